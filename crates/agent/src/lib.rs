@@ -1,0 +1,1 @@
+//! The node agent: attest, sync, cache, and the two public endpoints, Workload API and SDS.

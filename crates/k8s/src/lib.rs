@@ -1,0 +1,1 @@
+//! The Kubernetes programs: injector, controller, CSI driver.

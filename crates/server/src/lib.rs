@@ -1,0 +1,1 @@
+//! The issuing server: who is calling, may they, node attestation, issuing, rotation.
