@@ -1,1 +1,3 @@
+//! The one binary, `signet`: arguments in, text out.
+
 fn main() {}
