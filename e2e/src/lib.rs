@@ -1,1 +1,19 @@
-//! End-to-end tests and benchmarks.
+//! What the end-to-end tests, the demo and the benchmarks share: they drive the built binary, the real Envoy and
+//! stock clients, each in a folder of its own, on loopback, and end only what they started.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a driver of real processes lives on the real clock, the real environment and plain tasks"
+)]
+
+pub mod app;
+pub mod binaries;
+pub mod domain;
+pub mod envoy;
+pub mod load;
+pub mod ports;
+pub mod process;
+pub mod wait;
+
+pub use domain::{Domain, Settings};
+pub use envoy::{Envoy, Sds, Validation};
+pub use process::Process;
