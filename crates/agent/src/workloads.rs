@@ -1,0 +1,125 @@
+//! The seam between the agent's core and its endpoints.
+//!
+//! An endpoint knows a caller's selectors and nothing of servers, keys or caches. From
+//! [`Workloads`] it gets what such a caller may have, now and whenever that changes.
+
+mod fixed;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use identity::{
+    Bundle, BundleSet, EntryId, JwtSvid, RegistrationEntry, Selectors, TrustDomain, X509Svid,
+};
+use tokio::sync::watch;
+
+use fixed::Fixed;
+
+/// Where endpoints get identities from. Clones are the same.
+#[derive(Clone)]
+pub struct Workloads(Arc<Source>);
+
+enum Source {
+    /// Fed by hand.
+    Fixed(Fixed),
+}
+
+/// All that a workload may have at one moment: the unit that is streamed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadView {
+    /// Is this what the server said, now or before a restart? When false, nothing is known yet,
+    /// and having no identity means nothing.
+    pub synced: bool,
+    /// Identities whose SVID is there and not expired, by the entry's creation time and ID.
+    pub identities: Vec<Identity>,
+    /// Entries that match, but whose SVID is not there yet; same order.
+    pub pending: Vec<Arc<RegistrationEntry>>,
+    /// The bundle of the agent's own trust domain.
+    pub bundle: Arc<Bundle>,
+    /// Bundles of the trust domains its entries federate with, as far as known.
+    pub federated: BTreeMap<TrustDomain, Arc<Bundle>>,
+}
+
+/// One identity of a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Why the workload has it.
+    pub entry: Arc<RegistrationEntry>,
+    /// Certificates and key.
+    pub svid: Arc<X509Svid>,
+}
+
+/// Why there is no JWT-SVID.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JwtFetchError {
+    /// The entry is not, or no longer, this agent's.
+    #[error("the registration entry is not one of this agent's")]
+    NotEntitled,
+    /// The server cannot be reached or is too slow, and there is no token left to give.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The server does not accept the request.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Workloads {
+    /// Everybody gets `view`, until [`Workloads::feed`] says otherwise. For tests of endpoints.
+    #[must_use]
+    pub fn fixed(view: Arc<WorkloadView>) -> Self {
+        Self(Arc::new(Source::Fixed(Fixed::new(view))))
+    }
+
+    /// Replaces what workloads with exactly these selectors get. Only for [`Workloads::fixed`];
+    /// a living agent ignores it.
+    pub fn feed(&self, selectors: Selectors, view: WorkloadView) {
+        match &*self.0 {
+            Source::Fixed(fixed) => fixed.feed(selectors, Arc::new(view)),
+        }
+    }
+
+    /// Sets what everybody gets who asks for a JWT-SVID. Only for [`Workloads::fixed`].
+    pub fn feed_jwt(&self, answer: Result<JwtSvid, JwtFetchError>) {
+        match &*self.0 {
+            Source::Fixed(fixed) => fixed.feed_jwt(answer),
+        }
+    }
+
+    /// What a workload with these selectors may have, from now on. While somebody holds the
+    /// receiver its entries are waited for: their SVIDs are issued before others.
+    #[must_use]
+    pub fn subscribe(&self, selectors: Selectors) -> watch::Receiver<Arc<WorkloadView>> {
+        match &*self.0 {
+            Source::Fixed(fixed) => fixed.subscribe(selectors),
+        }
+    }
+
+    /// A JWT-SVID of `entry` for `audience`, new or with at least half of its life left; when
+    /// the server is slow or away, any that is still valid.
+    ///
+    /// # Errors
+    /// See [`JwtFetchError`].
+    pub async fn jwt_svid(
+        &self,
+        entry: &EntryId,
+        audience: &[String],
+    ) -> Result<JwtSvid, JwtFetchError> {
+        let _ = (entry, audience);
+        match &*self.0 {
+            Source::Fixed(fixed) => fixed.jwt_svid(),
+        }
+    }
+
+    /// The bundles of the agent's own trust domain and of all known federated ones.
+    #[must_use]
+    pub fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
+        match &*self.0 {
+            Source::Fixed(fixed) => fixed.bundles(),
+        }
+    }
+}
+
+impl fmt::Debug for Workloads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Workloads")
+    }
+}
