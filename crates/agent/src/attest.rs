@@ -1,0 +1,1 @@
+//! Node attestors: how the agent proves to the server which node it is on.

@@ -1,0 +1,1 @@
+//! Which entries, and so which SVIDs, a set of selectors has: pure, no clock, no I/O.

@@ -1,0 +1,1 @@
+//! The mTLS channel to the server.

@@ -1,0 +1,1 @@
+//! What survives a restart: the sealed copy of entries, SVIDs and bundles.

@@ -1,0 +1,1 @@
+//! The public socket: Workload API, SDS, health and reflection.

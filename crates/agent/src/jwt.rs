@@ -1,0 +1,1 @@
+//! JWT-SVIDs in hand, by entry and audience.

@@ -1,0 +1,1 @@
+//! Secret discovery for Envoy: the session and its secrets, both pure.

@@ -1,0 +1,1 @@
+//! Which X.509-SVIDs are due: pure, takes the time.

@@ -1,0 +1,1 @@
+//! Workload attestation: from a peer to its selectors.
