@@ -1,0 +1,1 @@
+//! What leaves and CA certificates hold.
