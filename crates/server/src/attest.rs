@@ -1,0 +1,1 @@
+//! Node attestation: how an agent proves on which node it runs.

@@ -1,0 +1,1 @@
+//! The authorities as a living thing: rotation, the published bundle, the server's own SVID.

@@ -1,0 +1,1 @@
+//! Which entries an agent is authorised for.

@@ -1,0 +1,1 @@
+//! spire.api.server.agent.v1

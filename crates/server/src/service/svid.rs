@@ -1,0 +1,1 @@
+//! spire.api.server.svid.v1
