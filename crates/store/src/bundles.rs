@@ -1,0 +1,114 @@
+//! Bundles: the server's own and those of federated trust domains.
+
+use identity::{Bundle, TrustDomain};
+use thiserror::Error;
+
+use crate::{Listing, Page, Store, StoreError};
+
+/// What becomes of the entries that federate with a deleted bundle's trust domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteBundleMode {
+    /// The bundle stays while there are any.
+    Restrict,
+    /// They are deleted too.
+    Delete,
+    /// They no longer federate with it.
+    Dissociate,
+}
+
+/// Why a bundle is not written.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BundleWriteError {
+    /// No such bundle.
+    #[error("bundle not found")]
+    NotFound,
+    /// It is there already.
+    #[error("bundle already exists")]
+    Exists,
+    /// Entries federate with it.
+    #[error("{0} entries federate with the trust domain")]
+    InUse(u64),
+    /// The edit was refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The write failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// The bundle of a trust domain.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>, StoreError> {
+        let _ = trust_domain;
+        todo!()
+    }
+
+    /// One page of all bundles, the own one included, in the order of creation.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn list_bundles(&self, page: Page) -> Result<Listing<Bundle>, StoreError> {
+        let _ = page;
+        todo!()
+    }
+
+    /// How many bundles there are, the own one included.
+    ///
+    /// # Errors
+    /// When the read failed.
+    pub async fn count_bundles(&self) -> Result<u64, StoreError> {
+        todo!()
+    }
+
+    /// Adds a bundle with the sequence number it has.
+    ///
+    /// # Errors
+    /// When the trust domain has one already, or the write failed.
+    pub async fn create_bundle(&self, bundle: Bundle) -> Result<(), BundleWriteError> {
+        let _ = bundle;
+        todo!()
+    }
+
+    /// Puts a bundle in, with the sequence number it has, in place of any former one.
+    ///
+    /// # Errors
+    /// When the write failed.
+    pub async fn set_bundle(&self, bundle: Bundle) -> Result<(), StoreError> {
+        let _ = bundle;
+        todo!()
+    }
+
+    /// Edits a trust domain's bundle, which is empty if there is none yet, and tells what came of it. If the edit changed
+    /// anything, the sequence number grows by one; the number itself is the store's.
+    ///
+    /// # Errors
+    /// What the edit says, as [`BundleWriteError::Refused`], or when the write failed.
+    pub async fn edit_bundle<F>(
+        &self,
+        trust_domain: &TrustDomain,
+        edit: F,
+    ) -> Result<Bundle, BundleWriteError>
+    where
+        F: FnOnce(&mut Bundle) -> Result<(), String> + Send + 'static,
+    {
+        let _ = (trust_domain, edit);
+        todo!()
+    }
+
+    /// Deletes a trust domain's bundle.
+    ///
+    /// # Errors
+    /// When there is none, entries federate with it and the mode forbids that, or the write failed.
+    pub async fn delete_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        mode: DeleteBundleMode,
+    ) -> Result<(), BundleWriteError> {
+        let _ = (trust_domain, mode);
+        todo!()
+    }
+}
