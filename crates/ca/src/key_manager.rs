@@ -1,5 +1,7 @@
 //! Where the authorities' private keys are kept: in memory, or in a file that outlives the process.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,8 +21,8 @@ pub enum KeyManagerError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file may be read by others.
-    #[error("{path} may be read by others (mode {mode:03o}); chmod it to 600", path = path.display())]
+    /// The file is open to others.
+    #[error("{path} is open to others (mode {mode:03o}); chmod it to 600", path = path.display())]
     Mode {
         /// The key file.
         path: PathBuf,
@@ -62,7 +64,7 @@ pub enum KeyManagerError {
 #[derive(Debug)]
 pub struct KeyManager {
     keys: BTreeMap<String, PrivateKey>,
-    file: Option<PathBuf>,
+    path: Option<PathBuf>,
 }
 
 impl KeyManager {
@@ -71,7 +73,7 @@ impl KeyManager {
     pub const fn memory() -> Self {
         Self {
             keys: BTreeMap::new(),
-            file: None,
+            path: None,
         }
     }
 
@@ -79,10 +81,20 @@ impl KeyManager {
     /// there yet.
     ///
     /// # Errors
-    /// When the file is there but cannot be read, may be read by others, or holds something else.
-    pub fn disk(path: &Path) -> Result<Self, KeyManagerError> {
-        let _ = path;
-        todo!()
+    /// When the file is there but cannot be read, is open to others, or holds something else.
+    pub fn disk(path: impl Into<PathBuf>) -> Result<Self, KeyManagerError> {
+        let path = path.into();
+        let keys = file::read(&path)?;
+        Ok(Self {
+            keys,
+            path: Some(path),
+        })
+    }
+
+    /// The file, where there is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// The key of this name.
@@ -96,7 +108,16 @@ impl KeyManager {
     /// # Errors
     /// When no key can be made or the file cannot be written; then the former key stands.
     pub fn generate(&mut self, id: &str, kind: KeyType) -> Result<PrivateKey, KeyManagerError> {
-        let _ = (id, kind, &self.file);
-        todo!()
+        let key = PrivateKey::generate(kind)?;
+        let mut keys = self.keys.clone();
+        keys.insert(id.to_owned(), key.clone());
+        if let Some(path) = &self.path {
+            file::write(path, &keys)?;
+        }
+        self.keys = keys;
+        Ok(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

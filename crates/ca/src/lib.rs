@@ -9,6 +9,7 @@
 
 mod certificate;
 pub mod csr;
+mod der;
 mod jwt;
 mod key_manager;
 mod lint;
@@ -21,6 +22,6 @@ pub use jwt::{IssuedJwt, JwtAuthority, JwtError, JwtSpec};
 pub use key_manager::{KeyManager, KeyManagerError};
 pub use lint::LintError;
 pub use public_key::{PublicKey, PublicKeyError};
-pub use rotation::{Kind, Record, Rotation, Slot, Status, Step};
+pub use rotation::{JournalError, Kind, Record, Rotation, Slot, Status, Step};
 pub use subject::{Attribute, Subject};
-pub use x509::{CaSpec, IssuedX509, LeafSpec, X509Authority, X509AuthorityError};
+pub use x509::{BACKDATE, CaSpec, IssuedX509, LeafSpec, X509Authority, X509AuthorityError};

@@ -1,9 +1,12 @@
 //! Subject names of certificates.
 
-use rcgen::{DistinguishedName, DnType};
+use crate::der::{Der, OBJECT_ID, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING};
+
+/// The longest common name (RFC 5280, ub-common-name).
+const MAX_COMMON_NAME: usize = 64;
 
 /// The parts of a subject that are in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribute {
     /// C, two letters.
     Country,
@@ -17,11 +20,35 @@ pub enum Attribute {
     SerialNumber,
 }
 
-/// A subject: attributes in the order they stand in the certificate, each at most once.
+const ATTRIBUTES: [Attribute; 5] = [
+    Attribute::Country,
+    Attribute::Organization,
+    Attribute::OrganizationalUnit,
+    Attribute::CommonName,
+    Attribute::SerialNumber,
+];
+
+impl Attribute {
+    /// The object identifier's content (X.520 §6).
+    pub(crate) const fn oid(self) -> [u8; 3] {
+        let last = match self {
+            Self::Country => 6,
+            Self::Organization => 10,
+            Self::OrganizationalUnit => 11,
+            Self::CommonName => 3,
+            Self::SerialNumber => 5,
+        };
+        [0x55, 4, last]
+    }
+
+    pub(crate) fn from_oid(oid: &[u8]) -> Option<Self> {
+        ATTRIBUTES.into_iter().find(|one| one.oid() == *oid)
+    }
+}
+
+/// A subject: attributes in the order they stand in the certificate, each kind at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject(Vec<(Attribute, String)>);
-
-const SERIAL_NUMBER: &[u64] = &[2, 5, 4, 5];
 
 impl Subject {
     /// No attributes at all.
@@ -46,12 +73,19 @@ impl Subject {
             .with(Attribute::Organization, "SPIRE")
     }
 
-    /// The same with one attribute more; it takes the place of a former one of its kind.
+    /// The same with one attribute more; it takes the place of a former one of its kind. An empty value, and a common
+    /// name of more than 64 characters, which a certificate cannot hold, change nothing.
     #[must_use]
     pub fn with(mut self, attribute: Attribute, value: impl Into<String>) -> Self {
+        let value = value.into();
+        let too_long =
+            attribute == Attribute::CommonName && value.chars().count() > MAX_COMMON_NAME;
+        if value.is_empty() || too_long {
+            return self;
+        }
         match self.0.iter_mut().find(|(kind, _)| *kind == attribute) {
-            Some((_, former)) => *former = value.into(),
-            None => self.0.push((attribute, value.into())),
+            Some((_, former)) => *former = value,
+            None => self.0.push((attribute, value)),
         }
         self
     }
@@ -67,18 +101,66 @@ impl Subject {
         self.0.iter().map(|(kind, value)| (*kind, value.as_str()))
     }
 
-    pub(crate) fn to_name(&self) -> DistinguishedName {
-        let mut name = DistinguishedName::new();
-        for (kind, value) in self.iter() {
-            let kind = match kind {
-                Attribute::Country => DnType::CountryName,
-                Attribute::Organization => DnType::OrganizationName,
-                Attribute::OrganizationalUnit => DnType::OrganizationalUnitName,
-                Attribute::CommonName => DnType::CommonName,
-                Attribute::SerialNumber => DnType::CustomDnType(SERIAL_NUMBER.to_vec()),
-            };
-            name.push(kind, value);
-        }
-        name
+    /// Writes the Name (RFC 5280 §4.1.2.4).
+    pub(crate) fn write(&self, der: &mut Der) {
+        der.nest(SEQUENCE, |der| {
+            for (kind, value) in self.iter() {
+                der.nest(SET, |der| {
+                    der.nest(SEQUENCE, |der| {
+                        der.put(OBJECT_ID, &kind.oid());
+                        der.put(string_tag(value), value.as_bytes());
+                    });
+                });
+            }
+        });
+    }
+}
+
+/// PrintableString where it can be, as C and serialNumber must be and Go's and SPIRE's names are.
+fn string_tag(value: &str) -> u8 {
+    let printable = |byte: u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte);
+    if value.bytes().all(printable) {
+        PRINTABLE_STRING
+    } else {
+        UTF8_STRING
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_stands_once_in_the_order_given() {
+        let subject = Subject::ca()
+            .with(Attribute::CommonName, "one")
+            .with(Attribute::Country, "DE")
+            .with(Attribute::CommonName, "two");
+        let parts: Vec<_> = subject.iter().collect();
+        assert_eq!(
+            parts,
+            [
+                (Attribute::Country, "DE"),
+                (Attribute::Organization, "SPIFFE"),
+                (Attribute::CommonName, "two")
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_name_cannot_hold_is_left_out() {
+        assert!(
+            Subject::empty()
+                .with(Attribute::CommonName, "x".repeat(65))
+                .is_empty()
+        );
+        assert!(Subject::empty().with(Attribute::Country, "").is_empty());
+    }
+
+    #[test]
+    fn strings_are_printable_where_they_can_be() {
+        assert_eq!(string_tag("web.example.org"), PRINTABLE_STRING);
+        assert_eq!(string_tag("*.example.org"), UTF8_STRING);
+        assert_eq!(string_tag("Zürich"), UTF8_STRING);
     }
 }

@@ -1,17 +1,27 @@
 //! X.509 authorities: a CA certificate, its key, and signing with it.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use identity::{Certificate, KeyError, PrivateKey, SpiffeId, TrustDomain, X509Error};
+use aws_lc_rs::rand;
+use identity::{
+    Certificate, EntryError, KeyError, PrivateKey, SpiffeId, TrustDomain, X509Error, check_dns_name,
+};
 use thiserror::Error;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
-use crate::lint::LintError;
-use crate::public_key::PublicKey;
-use crate::subject::Subject;
+use crate::certificate::{Fields, Usage, close};
+use crate::der::Der;
+use crate::lint::{LintError, Linter};
+use crate::public_key::{PublicKey, PublicKeyError};
+use crate::subject::{Attribute, Subject};
 
-/// Clocks may lag this much behind ours: certificates are valid from `now` less this.
+/// Other clocks may lag this much behind ours: certificates are valid from `now` less this.
 pub const BACKDATE: Duration = Duration::from_secs(10);
+
+/// The end of the year 9999, in seconds: no certificate can be valid longer.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// Why a certificate is not signed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -26,18 +36,27 @@ pub enum X509AuthorityError {
     /// Key and certificate do not fit.
     #[error("the authority's key does not belong to its certificate")]
     KeyMismatch,
+    /// The authority's own key is of a kind not in use.
+    #[error("the authority's key: {0}")]
+    PublicKey(#[from] PublicKeyError),
     /// Past its end.
     #[error("the authority has expired")]
     Expired,
     /// The public key is the authority's own.
     #[error("the key to certify is the authority's own")]
     OwnKey,
-    /// A TTL of zero or beyond the year 9999.
-    #[error("a TTL of {0:?} gives no validity")]
+    /// A TTL that gives no validity.
+    #[error("a TTL of {0:?} gives no validity; use at least one second")]
     Ttl(Duration),
-    /// A name that cannot be encoded.
-    #[error("the certificate cannot be built: {0}")]
-    Build(String),
+    /// A time outside of what a certificate can hold.
+    #[error("the validity does not lie between the years 1970 and 9999")]
+    Time,
+    /// A name that is none.
+    #[error(transparent)]
+    DnsName(#[from] EntryError),
+    /// The system has no randomness.
+    #[error("the system gave no random bytes")]
+    Random,
     /// The linter's objection.
     #[error("refused before signing: {0}")]
     Lint(#[from] LintError),
@@ -51,7 +70,7 @@ pub enum X509AuthorityError {
 pub struct CaSpec<'a> {
     /// The trust domain, whose ID is the certificate's URI SAN.
     pub trust_domain: &'a TrustDomain,
-    /// The subject; the serial number is added to it.
+    /// The subject; the serial number is added to it, which keeps the subjects of two CAs apart.
     pub subject: Subject,
     /// How long it is valid.
     pub ttl: Duration,
@@ -64,7 +83,7 @@ pub struct LeafSpec<'a> {
     pub id: &'a SpiffeId,
     /// The key to certify.
     pub public_key: &'a PublicKey,
-    /// DNS SANs; the first is also the common name.
+    /// DNS SANs; the first is also the common name, unless it is too long for one.
     pub dns_names: &'a [String],
     /// How long it is valid; less when the authority expires before.
     pub ttl: Duration,
@@ -79,9 +98,9 @@ pub struct IssuedX509 {
     pub der: Vec<u8>,
     /// Its serial number.
     pub serial: u128,
-    /// From when on it is valid.
+    /// From when on it is valid, in whole seconds.
     pub not_before: SystemTime,
-    /// Until when it is valid.
+    /// Until when it is valid, in whole seconds.
     pub not_after: SystemTime,
 }
 
@@ -90,6 +109,11 @@ pub struct IssuedX509 {
 pub struct X509Authority {
     certificate: Certificate,
     key: PrivateKey,
+    /// The certificate's subject, DER: the issuer of whatever is signed.
+    name: Vec<u8>,
+    key_id: Vec<u8>,
+    authority_id: String,
+    linter: Linter,
 }
 
 impl X509Authority {
@@ -98,20 +122,60 @@ impl X509Authority {
     /// # Errors
     /// When the certificate may not sign, or the key is another's.
     pub fn new(certificate: Certificate, key: PrivateKey) -> Result<Self, X509AuthorityError> {
-        Ok(Self { certificate, key })
+        if certificate.spki() != key.public_key_spki() {
+            return Err(X509AuthorityError::KeyMismatch);
+        }
+        let (Some(key_id), Some(authority_id), true) = (
+            certificate.subject_key_id(),
+            certificate.subject_key_id_hex(),
+            certificate.is_ca(),
+        ) else {
+            return Err(X509AuthorityError::NotCa);
+        };
+        let (_, parsed) = X509Certificate::from_der(certificate.der())
+            .map_err(|error| X509Error::Malformed(error.to_string()))?;
+        Ok(Self {
+            name: parsed.subject().as_raw().to_vec(),
+            key_id: key_id.to_vec(),
+            authority_id,
+            linter: Linter::new()?,
+            key,
+            certificate,
+        })
     }
 
     /// Makes a self-signed authority that is valid from `now` less 10 seconds until `now` and the TTL.
     ///
     /// # Errors
-    /// When the subject cannot be encoded, or the key fails.
+    /// When the validity is none, or the key fails.
     pub fn self_signed(
         key: PrivateKey,
         spec: &CaSpec<'_>,
         now: SystemTime,
     ) -> Result<Self, X509AuthorityError> {
-        let _ = (key, spec, now);
-        todo!()
+        let (not_before, not_after) = validity(now, spec.ttl, None)?;
+        let serial = random_serial()?;
+        let public_key = PublicKey::from_spki(key.public_key_spki())?;
+        let subject = spec.subject.clone();
+        let name = name(&subject.with(Attribute::SerialNumber, serial.to_string()));
+        let uri = spec.trust_domain.id();
+        let fields = Fields {
+            serial,
+            signer: key.key_type(),
+            issuer: &name,
+            issuer_key_id: public_key.key_id(),
+            not_before,
+            not_after,
+            subject: &name,
+            public_key: &public_key,
+            usage: Usage::Ca,
+            dns_names: &[],
+            uri: uri.as_str(),
+        };
+        let to_be_signed = fields.to_be_signed();
+        Linter::new()?.ca(&to_be_signed, &fields)?;
+        let der = close(&to_be_signed, fields.signer, &key.sign(&to_be_signed)?);
+        Self::new(Certificate::from_der(&der)?, key)
     }
 
     /// The CA certificate.
@@ -123,7 +187,7 @@ impl X509Authority {
     /// The authority's ID: the subject key identifier in lower-case hex.
     #[must_use]
     pub fn authority_id(&self) -> &str {
-        todo!()
+        &self.authority_id
     }
 
     /// Until when it may sign.
@@ -141,8 +205,35 @@ impl X509Authority {
         spec: &LeafSpec<'_>,
         now: SystemTime,
     ) -> Result<IssuedX509, X509AuthorityError> {
-        let _ = (spec, now, &self.key);
-        todo!()
+        if spec.public_key.spki() == self.key.public_key_spki() {
+            return Err(X509AuthorityError::OwnKey);
+        }
+        for name in spec.dns_names {
+            check_dns_name(name)?;
+        }
+        let (not_before, not_after) = validity(now, spec.ttl, Some(self.not_after()))?;
+        let fields = Fields {
+            serial: random_serial()?,
+            signer: self.key.key_type(),
+            issuer: &self.name,
+            issuer_key_id: &self.key_id,
+            not_before,
+            not_after,
+            subject: &leaf_name(spec),
+            public_key: spec.public_key,
+            usage: Usage::Leaf,
+            dns_names: spec.dns_names,
+            uri: spec.id.as_str(),
+        };
+        let to_be_signed = fields.to_be_signed();
+        self.linter.leaf(&to_be_signed, &fields, self.not_after())?;
+        let signature = self.key.sign(&to_be_signed)?;
+        Ok(IssuedX509 {
+            der: close(&to_be_signed, fields.signer, &signature),
+            serial: fields.serial,
+            not_before,
+            not_after,
+        })
     }
 }
 
@@ -166,6 +257,58 @@ impl fmt::Debug for IssuedX509 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuedX509")
             .field("serial", &self.serial)
+            .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
 }
+
+/// From `now` less [`BACKDATE`] until `now` and `ttl` or until `end`, in whole seconds.
+fn validity(
+    now: SystemTime,
+    ttl: Duration,
+    end: Option<SystemTime>,
+) -> Result<(SystemTime, SystemTime), X509AuthorityError> {
+    let now = now
+        .duration_since(UNIX_EPOCH)
+        .map_err(|_| X509AuthorityError::Time)?;
+    let end = end.map_or(Ok(LAST_SECOND), |end| {
+        end.duration_since(UNIX_EPOCH)
+            .map_err(|_| X509AuthorityError::Time)
+    })?;
+    if ttl < Duration::from_secs(1) {
+        return Err(X509AuthorityError::Ttl(ttl));
+    }
+    if now >= end {
+        return Err(X509AuthorityError::Expired);
+    }
+    let second = |time: Duration| UNIX_EPOCH + Duration::from_secs(time.as_secs());
+    let not_after = now.checked_add(ttl).map_or(end, |time| time.min(end));
+    Ok((
+        second(now.saturating_sub(BACKDATE)),
+        second(not_after.min(LAST_SECOND)),
+    ))
+}
+
+/// From 1 to 2^128 - 1.
+fn random_serial() -> Result<u128, X509AuthorityError> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).map_err(|_| X509AuthorityError::Random)?;
+    Ok(u128::from_be_bytes(bytes).max(1))
+}
+
+fn leaf_name(spec: &LeafSpec<'_>) -> Vec<u8> {
+    match (spec.subject, spec.dns_names.first()) {
+        (Some(subject), _) => name(subject),
+        (None, Some(first)) => name(&Subject::leaf().with(Attribute::CommonName, first)),
+        (None, None) => name(&Subject::leaf()),
+    }
+}
+
+fn name(subject: &Subject) -> Vec<u8> {
+    let mut der = Der::default();
+    subject.write(&mut der);
+    der.into_bytes()
+}
+
+#[cfg(test)]
+mod tests;

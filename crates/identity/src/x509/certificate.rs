@@ -128,6 +128,17 @@ impl Certificate {
         &self.0.dns_names
     }
 
+    /// The serial number, where it has at most 128 bits.
+    #[must_use]
+    pub fn serial(&self) -> Option<u128> {
+        let zeros = self.0.serial.iter().take_while(|byte| **byte == 0).count();
+        let significant = &self.0.serial[zeros..];
+        let mut bytes = [0; size_of::<u128>()];
+        let start = bytes.len().checked_sub(significant.len())?;
+        bytes[start..].copy_from_slice(significant);
+        Some(u128::from_be_bytes(bytes))
+    }
+
     /// The serial number, decimal.
     #[must_use]
     pub fn serial_decimal(&self) -> String {
