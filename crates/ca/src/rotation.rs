@@ -155,6 +155,7 @@ pub enum Step {
 pub struct Rotation {
     x509: Slots,
     jwt: Slots,
+    no_jwt: bool,
 }
 
 impl Rotation {
@@ -164,11 +165,17 @@ impl Rotation {
         Self::default()
     }
 
+    /// Leaves JWT authorities alone: no step is ever due for them.
+    #[must_use]
+    pub const fn without_jwt(mut self) -> Self {
+        self.no_jwt = true;
+        self
+    }
+
     /// The first step due at `now`, if any. Carry it out, tell it, and ask again.
     #[must_use]
     pub fn due(&self, now: SystemTime) -> Option<Step> {
-        Kind::ALL
-            .into_iter()
+        self.kinds()
             .find_map(|kind| self.slots(kind).due(kind, now))
     }
 
@@ -176,8 +183,19 @@ impl Rotation {
     /// then a step is due at once.
     #[must_use]
     pub fn next_due(&self) -> Option<SystemTime> {
-        let (x509, jwt) = (self.x509.next_due()?, self.jwt.next_due()?);
-        Some(x509.min(jwt))
+        self.kinds()
+            .map(|kind| self.slots(kind).next_due())
+            .min()
+            .flatten()
+    }
+
+    /// All records; of each kind, the active one first.
+    pub fn records(&self) -> impl Iterator<Item = (Kind, &Record)> {
+        self.kinds().flat_map(|kind| {
+            let slots = self.slots(kind);
+            let records = slots.current.iter().chain(&slots.next);
+            records.map(move |record| (kind, record))
+        })
     }
 
     /// The authority that signs.
@@ -209,6 +227,13 @@ impl Rotation {
         if let Some(old) = &mut slots.next {
             old.status = Status::Old;
         }
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = Kind> {
+        let no_jwt = self.no_jwt;
+        Kind::ALL
+            .into_iter()
+            .filter(move |kind| *kind != Kind::Jwt || !no_jwt)
     }
 
     const fn slots(&self, kind: Kind) -> &Slots {

@@ -46,7 +46,7 @@ impl Attribute {
     }
 }
 
-/// A subject: attributes in the order they stand in the certificate, each kind at most once.
+/// A subject: attributes in the order they stand in the certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject(Vec<(Attribute, String)>);
 
@@ -73,19 +73,15 @@ impl Subject {
             .with(Attribute::Organization, "SPIRE")
     }
 
-    /// The same with one attribute more; it takes the place of a former one of its kind. An empty value, and a common
-    /// name of more than 64 characters, which a certificate cannot hold, change nothing.
+    /// The same with one attribute more. An empty value, and a common name of more than 64 characters, which a certificate
+    /// cannot hold, add nothing.
     #[must_use]
     pub fn with(mut self, attribute: Attribute, value: impl Into<String>) -> Self {
         let value = value.into();
         let too_long =
             attribute == Attribute::CommonName && value.chars().count() > MAX_COMMON_NAME;
-        if value.is_empty() || too_long {
-            return self;
-        }
-        match self.0.iter_mut().find(|(kind, _)| *kind == attribute) {
-            Some((_, former)) => *former = value,
-            None => self.0.push((attribute, value)),
+        if !value.is_empty() && !too_long {
+            self.0.push((attribute, value));
         }
         self
     }
@@ -129,23 +125,6 @@ fn string_tag(value: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_kind_stands_once_in_the_order_given() {
-        let subject = Subject::ca()
-            .with(Attribute::CommonName, "one")
-            .with(Attribute::Country, "DE")
-            .with(Attribute::CommonName, "two");
-        let parts: Vec<_> = subject.iter().collect();
-        assert_eq!(
-            parts,
-            [
-                (Attribute::Country, "DE"),
-                (Attribute::Organization, "SPIFFE"),
-                (Attribute::CommonName, "two")
-            ]
-        );
-    }
 
     #[test]
     fn what_a_name_cannot_hold_is_left_out() {

@@ -83,6 +83,7 @@ impl Rotation {
         Ok(Self {
             x509: slots(Kind::X509, journal.x509)?,
             jwt: slots(Kind::Jwt, journal.jwt)?,
+            no_jwt: false,
         })
     }
 }

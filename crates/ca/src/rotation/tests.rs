@@ -114,6 +114,18 @@ fn a_long_outage_ends_with_a_fresh_authority() {
 }
 
 #[test]
+fn without_jwt_no_jwt_step_is_due() {
+    let mut rotation = Rotation::new().without_jwt();
+    assert_eq!(
+        run(&mut rotation, 0, 600),
+        [Prepare(X509, A), Activate(X509, A)]
+    );
+    assert_eq!(rotation.next_due(), Some(at(300)));
+    let records: Vec<_> = rotation.records().map(|(kind, _)| kind).collect();
+    assert_eq!(records, [X509]);
+}
+
+#[test]
 fn activating_without_a_prepared_one_changes_nothing() {
     let mut rotation = Rotation::new();
     rotation.activated(X509);
