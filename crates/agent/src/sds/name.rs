@@ -1,0 +1,208 @@
+//! What a resource name asks for, and in which form an Envoy takes trust bundles.
+
+use identity::{SpiffeId, TrustDomain};
+use proto::discovery::Node;
+
+use super::Options;
+
+/// The node metadata by which one Envoy overrules the agent's configuration; SPIRE's key.
+const DISABLE_KEY: &str = "disable_spiffe_cert_validation";
+
+/// The first Envoy with a SPIFFE validator.
+const FIRST_VALIDATOR: (u32, u32) = (1, 18);
+
+/// What a name stands for. The kind of a name never changes: a certificate's name is never answered with a validation
+/// context, nor the other way round, which Envoy would take as "trust everybody".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Name {
+    /// The certificate of the workload's first identity.
+    DefaultSvid,
+    /// The certificate of this identity.
+    Svid(SpiffeId),
+    /// The bundle of the agent's own trust domain.
+    OwnBundle,
+    /// The bundle of this trust domain.
+    Bundle(TrustDomain),
+    /// All bundles the workload may have.
+    AllBundles,
+    /// A file, as Istio's proxies ask for them by the name `file-root:…` or `file-cert:…`.
+    IstioFile,
+    /// Nothing.
+    Unknown,
+}
+
+impl Name {
+    /// Reads a name. The names of the options go first; of two equal ones, the certificate's, then the own bundle's.
+    #[must_use]
+    pub fn read(text: &str, options: &Options) -> Self {
+        if text == options.default_svid_name {
+            return Self::DefaultSvid;
+        }
+        if text == options.default_bundle_name {
+            return Self::OwnBundle;
+        }
+        if text == options.default_all_bundles_name {
+            return Self::AllBundles;
+        }
+        if text.starts_with("file-root:") || text.starts_with("file-cert:") {
+            return Self::IstioFile;
+        }
+        match SpiffeId::parse(text) {
+            Ok(id) if id.path().is_empty() => Self::Bundle(id.trust_domain().clone()),
+            Ok(id) => Self::Svid(id),
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    /// Whether it stands for trust bundles rather than for a certificate.
+    #[must_use]
+    pub const fn is_bundle(&self) -> bool {
+        matches!(self, Self::OwnBundle | Self::Bundle(_) | Self::AllBundles)
+    }
+}
+
+/// How an Envoy takes a trust bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// For Envoy's SPIFFE validator, which keeps trust domains apart.
+    Validator,
+    /// As a plain list of CA certificates.
+    PlainCa,
+}
+
+impl Form {
+    /// The form for an Envoy that describes itself like this: its own metadata first, then the agent's configuration;
+    /// plain when it is known to be too old for the validator.
+    #[must_use]
+    pub fn of(node: Option<&Node>, options: &Options) -> Self {
+        let disabled = node
+            .and_then(disabled_by)
+            .unwrap_or(options.disable_spiffe_cert_validation);
+        if disabled || node.is_some_and(is_too_old) {
+            Self::PlainCa
+        } else {
+            Self::Validator
+        }
+    }
+}
+
+/// What the node's metadata says: a boolean, or a text that reads as one in Go.
+fn disabled_by(node: &Node) -> Option<bool> {
+    use prost_types::value::Kind;
+    let value = node.metadata.as_ref()?.fields.get(DISABLE_KEY)?;
+    match value.kind.as_ref()? {
+        Kind::BoolValue(disabled) => Some(*disabled),
+        Kind::StringValue(text) => match text.as_str() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn is_too_old(node: &Node) -> bool {
+    let version = node.user_agent_build_version.as_ref();
+    version
+        .and_then(|build| build.version)
+        .is_some_and(|version| (version.major_number, version.minor_number) < FIRST_VALIDATOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::{Struct, Value, value::Kind};
+    use proto::discovery::{BuildVersion, SemanticVersion};
+
+    use super::*;
+
+    #[test]
+    fn what_names_stand_for() {
+        let options = Options::default();
+        let trust_domain = TrustDomain::new("example.org").unwrap();
+        let id = SpiffeId::parse("spiffe://example.org/web").unwrap();
+        for (text, name) in [
+            ("default", Name::DefaultSvid),
+            ("ROOTCA", Name::OwnBundle),
+            ("ALL", Name::AllBundles),
+            ("spiffe://example.org", Name::Bundle(trust_domain)),
+            ("spiffe://example.org/web", Name::Svid(id)),
+            ("file-root:system", Name::IstioFile),
+            ("file-cert:/etc/a.pem~/etc/b.pem", Name::IstioFile),
+            ("", Name::Unknown),
+            ("*", Name::Unknown),
+            ("rootca", Name::Unknown),
+            ("example.org", Name::Unknown),
+            ("spiffe://example.org/", Name::Unknown),
+            ("https://example.org/web", Name::Unknown),
+        ] {
+            assert_eq!(Name::read(text, &options), name, "{text}");
+        }
+    }
+
+    /// As Istio's federation recipe renames them.
+    #[test]
+    fn names_can_be_given_to_another() {
+        let options = Options {
+            default_bundle_name: "null".to_owned(),
+            default_all_bundles_name: "ROOTCA".to_owned(),
+            ..Options::default()
+        };
+        assert_eq!(Name::read("ROOTCA", &options), Name::AllBundles);
+        assert_eq!(Name::read("null", &options), Name::OwnBundle);
+        assert_eq!(Name::read("ALL", &options), Name::Unknown);
+    }
+
+    #[test]
+    fn s_5_21_the_validator_is_for_envoys_that_have_one() {
+        let form = |major, minor| {
+            let version = SemanticVersion {
+                major_number: major,
+                minor_number: minor,
+            };
+            let node = Node {
+                user_agent_build_version: Some(BuildVersion {
+                    version: Some(version),
+                }),
+                ..Node::default()
+            };
+            Form::of(Some(&node), &Options::default())
+        };
+        assert_eq!(form(1, 17), Form::PlainCa);
+        assert_eq!(form(1, 18), Form::Validator);
+        assert_eq!(form(1, 40), Form::Validator);
+        assert_eq!(form(2, 0), Form::Validator);
+        assert_eq!(Form::of(None, &Options::default()), Form::Validator);
+        assert_eq!(
+            Form::of(Some(&Node::default()), &Options::default()),
+            Form::Validator
+        );
+    }
+
+    #[test]
+    fn s_5_22_node_metadata_overrules_the_agents_configuration() {
+        let form = |kind: Option<Kind>, disabled| {
+            let value = Value { kind };
+            let metadata = Struct {
+                fields: [(DISABLE_KEY.to_owned(), value)].into(),
+            };
+            let node = Node {
+                metadata: Some(metadata),
+                ..Node::default()
+            };
+            let options = Options {
+                disable_spiffe_cert_validation: disabled,
+                ..Options::default()
+            };
+            Form::of(Some(&node), &options)
+        };
+        let text = |text: &str| Some(Kind::StringValue(text.to_owned()));
+        assert_eq!(form(Some(Kind::BoolValue(true)), false), Form::PlainCa);
+        assert_eq!(form(Some(Kind::BoolValue(false)), true), Form::Validator);
+        assert_eq!(form(text("true"), false), Form::PlainCa);
+        assert_eq!(form(text("0"), true), Form::Validator);
+        // Nonsense leaves it to the configuration.
+        assert_eq!(form(text("please"), true), Form::PlainCa);
+        assert_eq!(form(Some(Kind::NumberValue(1.0)), false), Form::Validator);
+        assert_eq!(form(None, true), Form::PlainCa);
+    }
+}

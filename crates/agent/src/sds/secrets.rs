@@ -1,0 +1,341 @@
+//! Which secret a workload gets under a name.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::SystemTime,
+};
+
+use identity::{Bundle, BundleSet, RegistrationEntry, SpiffeId, TrustDomain, verify_x509_svid};
+
+use super::{Form, Name, Options, Resource};
+use crate::workloads::{Identity, WorkloadView};
+
+/// How many encoded secrets are kept before the first look for ones that nobody can ask for any more.
+const FIRST_SWEEP: usize = 64;
+
+/// The secrets of all workloads, each encoded once for all streams that give it.
+#[derive(Debug)]
+pub struct Secrets {
+    options: Options,
+    encoded: Mutex<Encoded>,
+}
+
+/// Why a name is not served, now or at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    /// Nothing is known yet.
+    #[error("the agent has not heard from its server yet")]
+    NotSynced,
+    /// A workload without any identity.
+    #[error("no registration entry matches the workload's selectors")]
+    NoIdentity,
+    /// Somebody else's identity, or nobody's.
+    #[error("no registration entry gives {0} to a workload with these selectors")]
+    NotEntitled(SpiffeId),
+    /// The SVID is on its way.
+    #[error("the X.509-SVID of {0} is not there yet")]
+    Pending(SpiffeId),
+    /// The SVID has expired, and none has come in its place.
+    #[error("the X.509-SVID of {0} has expired")]
+    Expired(SpiffeId),
+    /// The SVID would be refused by every peer.
+    #[error("the X.509-SVID of {id} does not stand up to the trust bundle: {reason}")]
+    Unverified {
+        /// Whose it is.
+        id: SpiffeId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A foreign trust domain that none of the workload's entries federates with.
+    #[error("no registration entry of this workload federates with {0}")]
+    NotFederated(TrustDomain),
+    /// No bundle, or none with a CA certificate.
+    #[error("there is no CA certificate of {0} yet")]
+    NoBundle(TrustDomain),
+    /// Several trust domains in one list of CA certificates.
+    #[error(
+        "the CA certificates of several trust domains in one plain list would let each vouch for the others' identities: \
+         ask for one trust domain by its ID, or let this Envoy use its SPIFFE validator"
+    )]
+    PlainBundles,
+    /// A file of Istio's.
+    #[error(
+        "files are served by Istio's own agent, on its files socket: the proxy took this socket for that one"
+    )]
+    IstioFile,
+    /// No kind of name known here.
+    #[error(
+        "the name is neither a SPIFFE ID, nor a trust domain's ID, nor one of the configured names"
+    )]
+    Unknown,
+}
+
+/// Secrets by what they are made of: addresses of views' parts, kept from reuse by the weak pointers beside them.
+#[derive(Debug, Default)]
+struct Encoded {
+    slots: HashMap<Key, Slot>,
+    sweep_at: usize,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    name: Arc<str>,
+    form: Form,
+    parts: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    parts: Vec<Weak<dyn Any + Send + Sync>>,
+    resource: Resource,
+}
+
+type Part = Arc<dyn Any + Send + Sync>;
+
+impl Absent {
+    /// Whether it is certain that there is no such secret for this workload, rather than that it is not there yet.
+    #[must_use]
+    pub const fn is_certain(&self) -> bool {
+        match self {
+            Self::NoIdentity
+            | Self::NotEntitled(_)
+            | Self::NotFederated(_)
+            | Self::PlainBundles
+            | Self::IstioFile
+            | Self::Unknown => true,
+            Self::NotSynced
+            | Self::Pending(_)
+            | Self::Expired(_)
+            | Self::Unverified { .. }
+            | Self::NoBundle(_) => false,
+        }
+    }
+}
+
+impl Secrets {
+    /// No secrets encoded yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            encoded: Mutex::default(),
+        }
+    }
+
+    /// What the operator chose.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The secret that a workload gets under a name.
+    ///
+    /// # Errors
+    /// Why it gets none.
+    pub fn lookup(
+        &self,
+        view: &WorkloadView,
+        (text, name): (&Arc<str>, &Name),
+        form: Form,
+        now: SystemTime,
+    ) -> Result<Resource, Absent> {
+        match name {
+            Name::IstioFile => Err(Absent::IstioFile),
+            Name::Unknown => Err(Absent::Unknown),
+            _ if !view.synced => Err(Absent::NotSynced),
+            Name::DefaultSvid => self.certificate(view, first(view)?, text, now),
+            Name::Svid(id) => self.certificate(view, named(view, id)?, text, now),
+            Name::OwnBundle | Name::Bundle(_) | Name::AllBundles => {
+                let bundles = self.bundles(view, name)?;
+                if form == Form::PlainCa && bundles.len() > 1 {
+                    return Err(Absent::PlainBundles);
+                }
+                self.validation(&bundles, text, form)
+            }
+        }
+    }
+
+    fn certificate(
+        &self,
+        view: &WorkloadView,
+        Identity { svid, .. }: &Identity,
+        name: &Arc<str>,
+        now: SystemTime,
+    ) -> Result<Resource, Absent> {
+        if svid.expires_at() <= now {
+            return Err(Absent::Expired(svid.id().clone()));
+        }
+        let part: Part = svid.clone();
+        // A certificate has one form.
+        self.once(name, Form::Validator, vec![part], || {
+            verify(view, svid, now)?;
+            Ok(Resource::certificate(name, svid))
+        })
+    }
+
+    fn validation(
+        &self,
+        bundles: &[&Arc<Bundle>],
+        name: &Arc<str>,
+        form: Form,
+    ) -> Result<Resource, Absent> {
+        let parts = bundles
+            .iter()
+            .map(|bundle| Arc::clone(*bundle) as Part)
+            .collect();
+        self.once(name, form, parts, || {
+            let plain: Vec<&Bundle> = bundles.iter().map(|bundle| bundle.as_ref()).collect();
+            let resource = Resource::validation(name, form, &plain);
+            resource.ok_or_else(|| Absent::NoBundle(bundles[0].trust_domain.clone()))
+        })
+    }
+
+    /// The bundles a name stands for: at least one, and none without a CA certificate.
+    fn bundles<'a>(
+        &self,
+        view: &'a WorkloadView,
+        name: &Name,
+    ) -> Result<Vec<&'a Arc<Bundle>>, Absent> {
+        let entitled = !view.identities.is_empty() || !view.pending.is_empty();
+        if !entitled && !self.options.allow_unauthenticated_verifiers {
+            return Err(Absent::NoIdentity);
+        }
+        let own = &view.bundle;
+        match name {
+            Name::Bundle(trust_domain) if *trust_domain != own.trust_domain => {
+                Ok(vec![federated(view, trust_domain)?])
+            }
+            Name::AllBundles => {
+                let foreign = view.federated.values();
+                let all = [own].into_iter().chain(foreign);
+                let mut all: Vec<_> = all.filter(|bundle| filled(bundle).is_ok()).collect();
+                all.sort_by_key(|bundle| &bundle.trust_domain);
+                all.dedup_by_key(|bundle| &bundle.trust_domain);
+                if all.is_empty() {
+                    filled(own)?;
+                }
+                Ok(all)
+            }
+            _ => Ok(vec![filled(own)?]),
+        }
+    }
+
+    /// The resource of these parts, encoded now if it was not before.
+    fn once(
+        &self,
+        name: &Arc<str>,
+        form: Form,
+        parts: Vec<Part>,
+        encode: impl FnOnce() -> Result<Resource, Absent>,
+    ) -> Result<Resource, Absent> {
+        let key = Key {
+            name: Arc::clone(name),
+            form,
+            parts: parts.iter().map(address).collect(),
+        };
+        if let Some(slot) = self.encoded().slots.get(&key) {
+            return Ok(slot.resource.clone());
+        }
+        let resource = encode()?;
+        let slot = Slot {
+            parts: parts.iter().map(Arc::downgrade).collect(),
+            resource: resource.clone(),
+        };
+        self.encoded().insert(key, slot);
+        Ok(resource)
+    }
+
+    fn encoded(&self) -> MutexGuard<'_, Encoded> {
+        self.encoded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Encoded {
+    fn insert(&mut self, key: Key, slot: Slot) {
+        if self.slots.len() >= self.sweep_at.max(FIRST_SWEEP) {
+            self.slots.retain(|_, slot| slot.is_alive());
+            self.sweep_at = 2 * self.slots.len();
+        }
+        self.slots.insert(key, slot);
+    }
+}
+
+impl Slot {
+    fn is_alive(&self) -> bool {
+        self.parts.iter().all(|part| part.strong_count() > 0)
+    }
+}
+
+fn address(part: &Part) -> usize {
+    Arc::as_ptr(part).cast::<()>().addr()
+}
+
+/// The workload's first identity: that of its oldest entry, and of the lowest entry ID among equals. It stays the
+/// same while its SVID is renewed; another's is never put in its place.
+fn first(view: &WorkloadView) -> Result<&Identity, Absent> {
+    let age = |entry: &RegistrationEntry| (entry.created_at, entry.id.clone());
+    let identity = view.identities.iter().min_by_key(|one| age(&one.entry));
+    let pending = view.pending.iter().min_by_key(|entry| age(entry));
+    match (identity, pending) {
+        (None, None) => Err(Absent::NoIdentity),
+        (Some(identity), None) => Ok(identity),
+        (Some(identity), Some(pending)) if age(&identity.entry) < age(pending) => Ok(identity),
+        (_, Some(pending)) => Err(Absent::Pending(pending.spiffe_id.clone())),
+    }
+}
+
+fn named<'a>(view: &'a WorkloadView, id: &SpiffeId) -> Result<&'a Identity, Absent> {
+    // By the certificate's own ID, so that a certificate never goes out under another's name.
+    if let Some(identity) = view.identities.iter().find(|one| one.svid.id() == id) {
+        return Ok(identity);
+    }
+    if view.pending.iter().any(|entry| entry.spiffe_id == *id) {
+        return Err(Absent::Pending(id.clone()));
+    }
+    if view.identities.is_empty() && view.pending.is_empty() {
+        return Err(Absent::NoIdentity);
+    }
+    Err(Absent::NotEntitled(id.clone()))
+}
+
+fn federated<'a>(
+    view: &'a WorkloadView,
+    trust_domain: &TrustDomain,
+) -> Result<&'a Arc<Bundle>, Absent> {
+    if let Some(bundle) = view.federated.get(trust_domain) {
+        return filled(bundle);
+    }
+    let entries = view.identities.iter().map(|identity| &identity.entry);
+    let mut entries = entries.chain(&view.pending);
+    if entries.any(|entry| entry.federates_with.contains(trust_domain)) {
+        Err(Absent::NoBundle(trust_domain.clone()))
+    } else {
+        Err(Absent::NotFederated(trust_domain.clone()))
+    }
+}
+
+fn filled(bundle: &Arc<Bundle>) -> Result<&Arc<Bundle>, Absent> {
+    if bundle.x509_authorities.is_empty() {
+        return Err(Absent::NoBundle(bundle.trust_domain.clone()));
+    }
+    Ok(bundle)
+}
+
+/// Whether peers who trust the view's bundle will take the SVID. So a certificate of a new CA waits for that CA to be
+/// in the bundle. A clock that is behind is no reason to refuse it.
+fn verify(view: &WorkloadView, svid: &identity::X509Svid, now: SystemTime) -> Result<(), Absent> {
+    let bundles: BundleSet = [view.bundle.clone()].into_iter().collect();
+    let at = now.max(svid.not_before());
+    match verify_x509_svid(svid.chain(), &bundles, at) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Absent::Unverified {
+            id: svid.id().clone(),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
