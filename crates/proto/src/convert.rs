@@ -1,0 +1,1 @@
+//! Two-way conversions between wire messages and `identity`'s types.
