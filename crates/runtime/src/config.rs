@@ -3,12 +3,33 @@
 //! ```
 //! use std::time::Duration;
 //! # fn main() -> Result<(), runtime::config::Problems> {
-//! let text = r#"agent { server_address = "127.0.0.1"  }"#;
+//! let text = r#"
+//!     agent {
+//!         server_address = "127.0.0.1"
+//!     }
+//!     plugins {
+//!         KeyManager "disk" {
+//!             plugin_data {
+//!                 directory = "/var/lib/agent"
+//!             }
+//!         }
+//!     }
+//! "#;
 //! let (address, port, sync) = runtime::config::read(text, None, |root| {
 //!     let mut agent = root.required_section("agent");
 //!     let address = agent.required::<String>("server_address");
 //!     let port = agent.get("server_port").unwrap_or(8081_u16);
 //!     let sync = agent.get("sync_interval").unwrap_or(Duration::from_secs(5));
+//!
+//!     let mut plugins = root.section("plugins");
+//!     for (name, mut plugin) in plugins.labelled("KeyManager") {
+//!         let mut data = plugin.section("plugin_data");
+//!         match name.as_str() {
+//!             "disk" => drop(data.required::<String>("directory")),
+//!             "memory" => {}
+//!             _ => plugin.problem("", "unknown key manager; there are \"disk\" and \"memory\""),
+//!         }
+//!     }
 //!     Some((address?, port, sync))
 //! })?;
 //! assert_eq!((address.as_str(), port, sync.as_secs()), ("127.0.0.1", 8081, 5));
@@ -16,8 +37,18 @@
 //! # }
 //! ```
 
+mod environment;
+mod section;
+mod syntax;
+mod value;
+
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
+
+pub use section::Section;
+pub use value::{Value, parse_duration};
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,13 +59,36 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Every mistake of a file, in the order of reading.
-#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Every mistake of a file, in the order of reading; a line each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// One mistake of the text as a whole.
+    fn whole(message: String) -> Self {
+        let path = String::new();
+        Self(vec![Problem { path, message }])
+    }
+}
+
+impl std::error::Error for Problems {}
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+        for (at, problem) in self.0.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
     }
 }
 
@@ -47,93 +101,37 @@ pub fn read<T>(
     environment: Option<&BTreeMap<String, String>>,
     build: impl FnOnce(&mut Section) -> Option<T>,
 ) -> Result<T, Problems> {
-    todo!()
-}
-
-/// One block of a file. Dropped, it reports the keys that nobody asked for.
-#[derive(Debug)]
-pub struct Section {}
-
-impl Section {
-    /// Where it stands: `agent`, `plugins.KeyManager.disk`.
-    pub fn path(&self) -> &str {
-        todo!()
-    }
-
-    /// Whether the file has this block at all, with anything in it or not.
-    pub fn is_present(&self) -> bool {
-        todo!()
-    }
-
-    /// Whether `key` is there; asks for it.
-    pub fn has(&mut self, key: &str) -> bool {
-        todo!()
-    }
-
-    /// The value of `key`, if it is there and right.
-    pub fn get<V: Value>(&mut self, key: &str) -> Option<V> {
-        todo!()
-    }
-
-    /// The value of `key`; a problem when it is missing.
-    pub fn required<V: Value>(&mut self, key: &str) -> Option<V> {
-        todo!()
-    }
-
-    /// The text of `key`, made a `T` by `parse`, whose error says what would be right.
-    pub fn parse<T, E: fmt::Display>(
-        &mut self,
-        key: &str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        todo!()
-    }
-
-    /// Like [`Section::parse`]; a problem when the key is missing.
-    pub fn required_parse<T, E: fmt::Display>(
-        &mut self,
-        key: &str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        todo!()
-    }
-
-    /// One of the named choices.
-    pub fn choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        todo!()
-    }
-
-    /// The block `key`; an absent one is empty, see [`Section::is_present`].
-    pub fn section(&mut self, key: &str) -> Section {
-        todo!()
-    }
-
-    /// The block `key`; a problem when it is missing.
-    pub fn required_section(&mut self, key: &str) -> Section {
-        todo!()
-    }
-
-    /// Labelled blocks, in the order of the file: `KeyManager "disk" { … }` under the key `KeyManager` gives `("disk", section)`.
-    pub fn labelled(&mut self, key: &str) -> Vec<(String, Section)> {
-        todo!()
-    }
-
-    /// Takes `key` as known and does not look at it.
-    pub fn ignore(&mut self, key: &str) {
-        todo!()
-    }
-
-    /// Reports a mistake at `key` that only the reader could see.
-    pub fn problem(&mut self, key: &str, message: impl fmt::Display) {
-        todo!()
+    let found = Found::default();
+    let expanded = environment.map(|environment| environment::expand(text, environment, &found));
+    let text = expanded.as_deref().unwrap_or(text);
+    let root = syntax::parse(text).map_err(|message| {
+        let mut problems = found.take();
+        problems.extend(Problems::whole(message).0);
+        Problems(problems)
+    })?;
+    let mut root = Section::root(root, found.clone());
+    let built = build(&mut root);
+    drop(root);
+    match (found.take(), built) {
+        (problems, Some(built)) if problems.is_empty() => Ok(built),
+        (problems, None) if problems.is_empty() => Err(Problems::whole("not usable".to_owned())),
+        (problems, _) => Err(Problems(problems)),
     }
 }
 
-/// What a key can hold. Numbers and booleans may be written as text, as SPIRE's own files do.
-pub trait Value: Sized {
-    /// What would be right, after "give": `a duration such as "30s" or "1h30m"`.
-    const EXPECTED: &'static str;
+/// Where problems are gathered.
+#[derive(Clone, Debug, Default)]
+struct Found(Rc<RefCell<Vec<Problem>>>);
 
-    /// Reads a value of the file.
-    fn read(value: &serde_json::Value) -> Option<Self>;
+impl Found {
+    fn add(&self, path: String, message: String) {
+        self.0.borrow_mut().push(Problem { path, message });
+    }
+
+    fn take(&self) -> Vec<Problem> {
+        self.0.take()
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,41 @@
 //! Serves gRPC over the streams of a listener, within limits, and drains at shutdown.
 
+mod gate;
+mod greeting;
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::errno::Errno;
+use tokio::time::{Instant, sleep, timeout};
 use tonic::body::Body;
-use tower::Service;
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
+use tracing::Instrument;
+use tracing::instrument::Instrumented;
 
 use crate::listen::Listen;
-use crate::{BoxError, Tasks};
+use crate::{BoxError, RequestId, Shutdown, Tasks};
+
+use gate::Gate;
+use greeting::Greeted;
 
 /// The longest message a service should take, in bytes; pass it to the generated `max_decoding_message_size`.
 pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// A client that has not sent HTTP/2's preface by then is closed.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait when the process has no descriptor or memory left for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// How often the same trouble at accept is logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What one listener allows.
 #[derive(Clone, Debug)]
@@ -58,15 +84,212 @@ impl Limits {
 
 /// Serves `service` on every stream of `listener`, until shutdown.
 ///
-/// Each request carries in its extensions a [`RequestId`](crate::RequestId), and the [`Peer`](crate::Peer) (unix) or
-/// [`TlsPeer`](crate::TlsPeer) (TLS) on the other end. At shutdown no new stream is accepted, and each connection ends with its last
-/// stream: services must end theirs when [`Tasks::shutdown`] says so.
+/// Each request carries in its extensions a [`RequestId`], and the [`Peer`](crate::Peer) (unix) or [`TlsPeer`](crate::TlsPeer) (TLS)
+/// on the other end. At shutdown no new stream is accepted, and each connection ends with its last stream: services must end
+/// theirs when [`Tasks::shutdown`] says so.
 pub fn serve<L, S>(listener: L, service: S, limits: Limits, tasks: &Tasks)
 where
     L: Listen,
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError> + Send,
+    S::Future: Send + 'static,
 {
-    todo!()
+    let name = format!("listener {listener}");
+    let server = Server {
+        service,
+        http2: http2(&limits, tasks),
+        limits,
+        tasks: tasks.clone(),
+    };
+    tasks.spawn(name, accept(listener, Arc::new(server)));
+}
+
+struct Server<S> {
+    service: S,
+    http2: http2::Builder<Tasks>,
+    limits: Limits,
+    tasks: Tasks,
+}
+
+/// Accepts until shutdown; no error of one connection, and no want of descriptors, ends it.
+async fn accept<L, S>(mut listener: L, server: Arc<Server<S>>) -> Result<(), BoxError>
+where
+    L: Listen,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError> + Send,
+    S::Future: Send + 'static,
+{
+    let gate = Gate::new(
+        server.limits.connections,
+        server.limits.connections_per_peer,
+    );
+    let shutdown = server.tasks.shutdown();
+    let mut complaints = Complaints::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        match accepted {
+            Ok((key, handshake)) => match gate.enter(key) {
+                Ok(entered) => {
+                    let server = server.clone();
+                    server.tasks.clone().job("connection", async move {
+                        let _entered = entered;
+                        server.connection::<L>(handshake).await;
+                    });
+                }
+                Err(full) => complaints.log(|| {
+                    tracing::warn!(listener = %listener, %full, "connection refused");
+                }),
+            },
+            Err(error) if is_exhausted(&error) => {
+                complaints.log(|| {
+                    tracing::warn!(listener = %listener, %error, "cannot accept; raise the limit of open files if this stays");
+                });
+                sleep(EXHAUSTED_PAUSE).await;
+            }
+            Err(error) => {
+                tracing::debug!(listener = %listener, %error, "connection lost before it was accepted")
+            }
+        }
+    }
+}
+
+impl<S> Server<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError> + Send,
+    S::Future: Send + 'static,
+{
+    async fn connection<L: Listen>(&self, handshake: L::Handshake) {
+        let shutdown = self.tasks.shutdown();
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            () = shutdown.cancelled() => return,
+        };
+        let (stream, peer) = match shaken {
+            Ok(shaken) => shaken,
+            Err(error) => return tracing::debug!(%error, "handshake failed"),
+        };
+        let requests = Requests {
+            service: self.service.clone(),
+            peer: peer.clone(),
+        };
+        let (stream, greeting) = Greeted::new(stream);
+        let connection = self.http2.serve_connection(TokioIo::new(stream), requests);
+        let mut connection = pin!(connection);
+        let greeted = async {
+            let came = timeout(GREETING_TIMEOUT, greeting).await.is_ok();
+            if came {
+                self.end_of_time(&shutdown).await
+            } else {
+                End::Silent
+            }
+        };
+        let end = tokio::select! {
+            ended = connection.as_mut() => return log_end(ended),
+            end = greeted => end,
+        };
+        connection.as_mut().graceful_shutdown();
+        match end {
+            End::Silent => tracing::debug!(?peer, "closed: no HTTP/2 in time"),
+            End::Shutdown => log_end(connection.await),
+            End::Old => match timeout(self.limits.age_grace, connection).await {
+                Ok(ended) => log_end(ended),
+                Err(_) => tracing::debug!(?peer, "closed: too old, and its streams did not end"),
+            },
+        }
+    }
+
+    /// When the connection has to be asked to end, and why.
+    async fn end_of_time(&self, shutdown: &Shutdown) -> End {
+        let age = async {
+            match self.limits.age {
+                Some(age) => sleep(jittered(age)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = age => End::Old,
+            () = shutdown.cancelled() => End::Shutdown,
+        }
+    }
+}
+
+enum End {
+    Old,
+    Shutdown,
+    Silent,
+}
+
+/// The service of one connection: tells each request who is on the other end.
+struct Requests<S, P> {
+    service: S,
+    peer: P,
+}
+
+impl<S, P> hyper::service::Service<Request<Incoming>> for Requests<S, P>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone,
+    P: Clone + Send + Sync + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Instrumented<Oneshot<S, Request<Body>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut request = request.map(Body::new);
+        let request_id = RequestId::next();
+        let span = tracing::info_span!("rpc", %request_id, method = request.uri().path());
+        request.extensions_mut().insert(request_id);
+        request.extensions_mut().insert(self.peer.clone());
+        self.service.clone().oneshot(request).instrument(span)
+    }
+}
+
+fn http2(limits: &Limits, tasks: &Tasks) -> http2::Builder<Tasks> {
+    let mut builder = http2::Builder::new(tasks.clone());
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(limits.header_list)
+        .max_concurrent_streams(limits.streams)
+        .keep_alive_interval(limits.keepalive)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    builder
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        let error: &dyn std::error::Error = &error;
+        tracing::debug!(error, "connection ended");
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
+}
+
+/// Somewhere between 90 and 110 percent of `age`.
+fn jittered(age: Duration) -> Duration {
+    let random = RandomState::new().hash_one(()) % 201;
+    age * (900 + u32::try_from(random).unwrap_or_default()) / 1000
+}
+
+/// Lets the same trouble be logged only now and then.
+#[derive(Default)]
+struct Complaints(Option<Instant>);
+
+impl Complaints {
+    fn log(&mut self, log: impl FnOnce()) {
+        let now = Instant::now();
+        if self.0.is_none_or(|last| now - last >= LOG_EVERY) {
+            self.0 = Some(now);
+            log();
+        }
+    }
 }

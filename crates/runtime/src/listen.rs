@@ -1,5 +1,6 @@
 //! Listeners: unix sockets that know who is on the other end, and TLS.
 
+mod authority;
 mod peer;
 mod tls;
 mod unix;
@@ -10,8 +11,9 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use authority::{Authority, Shim};
 pub use peer::Peer;
-pub use tls::{TlsListener, TlsPeer};
+pub use tls::{TlsListener, TlsPeer, bind_tcp};
 pub use unix::UnixListener;
 
 /// Why a listener could not be set up.
