@@ -1,1 +1,120 @@
-//! Workload attestation: from a peer to its selectors.
+//! Workload attestation: from the peer of a connection to its selectors.
+//!
+//! A caller is attested whenever it opens a stream, not once per connection: the peer's pidfd and credentials are fixed
+//! when it connects, but it may become another program (`exec`) or, after its end, leave the connection to a child.
+//! Reading a few files of `/proc` each time costs tens of microseconds; what is dear (user names, hashes of programs)
+//! is kept by the facts it follows from. A stream keeps the identity it was opened with; its caller is known by a pidfd,
+//! so the stream ends with the process. A process that passes its connection on passes its identity on, as it could
+//! pass on its keys.
+
+mod digest;
+mod names;
+mod process;
+mod unix;
+
+use std::io;
+
+use futures_util::future::join_all;
+use identity::Selectors;
+use runtime::Peer;
+use tracing::debug;
+
+use crate::config::WorkloadAttestors;
+
+pub use unix::Unix;
+
+/// Why a caller cannot be attested. None of them says that it has no identity: the caller may try again.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// The peer's PID is not of this PID namespace.
+    #[error(
+        "the caller is not in the agent's PID namespace, so nothing can be found out about it; run the agent in the \
+         host's (hostPID: true)"
+    )]
+    OutOfSight,
+    /// The process that connected has ended.
+    #[error("process {pid}, which opened the connection, has ended")]
+    Gone {
+        /// Its PID while it lived.
+        pid: u32,
+    },
+    /// The process is another user now than when it connected.
+    #[error(
+        "process {pid} connected as uid {was_uid}, gid {was_gid} and is uid {uid}, gid {gid} now; it must connect again"
+    )]
+    Changed {
+        /// The process.
+        pid: u32,
+        /// Effective user ID when it connected.
+        was_uid: u32,
+        /// Effective group ID when it connected.
+        was_gid: u32,
+        /// Effective user ID now.
+        uid: u32,
+        /// Effective group ID now.
+        gid: u32,
+    },
+    /// `/proc` does not tell.
+    #[error("read {what} of process {pid}: {source}")]
+    Unreadable {
+        /// Which file.
+        what: &'static str,
+        /// The process.
+        pid: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The workload attestors in use. All are asked; what they find out is joined.
+#[derive(Debug)]
+pub struct Attestors(Vec<Attestor>);
+
+#[derive(Debug)]
+enum Attestor {
+    Unix(Unix),
+}
+
+impl Attestors {
+    /// The attestors that `config` asks for.
+    #[must_use]
+    pub fn new(config: &WorkloadAttestors) -> Self {
+        let WorkloadAttestors { unix } = config;
+        let unix = unix.map(|config| Attestor::Unix(Unix::new(config)));
+        Self(unix.into_iter().collect())
+    }
+
+    /// Finds out the selectors of the process behind a connection.
+    ///
+    /// # Errors
+    /// When every attestor fails, or the process ends meanwhile.
+    pub async fn attest(&self, peer: &Peer) -> Result<Selectors, AttestError> {
+        let answers = join_all(self.0.iter().map(|attestor| attestor.attest(peer))).await;
+        // What was read is the peer's only if the peer still lives: until then nobody else has its PID.
+        process::check_alive(peer)?;
+        let mut found = Vec::with_capacity(answers.len());
+        let mut failed = None;
+        for answer in answers {
+            match answer {
+                Ok(selectors) => found.push(selectors),
+                Err(error) => {
+                    debug!(caller = peer.pid(), %error, "a workload attestor failed");
+                    failed = Some(error);
+                }
+            }
+        }
+        match (failed, found.len()) {
+            (Some(error), 0) => Err(error),
+            (_, 1) => Ok(found.swap_remove(0)),
+            _ => Ok(found.iter().flatten().cloned().collect()),
+        }
+    }
+}
+
+impl Attestor {
+    async fn attest(&self, peer: &Peer) -> Result<Selectors, AttestError> {
+        match self {
+            Self::Unix(unix) => unix.attest(peer).await,
+        }
+    }
+}
