@@ -67,8 +67,8 @@ impl PublicSocket {
     /// When the descriptors that reflection tells are broken.
     pub fn serve(self, services: Services, tasks: &Tasks) -> Result<(), ReflectionError> {
         let routes = services.routes(tasks)?;
-        let _ = (routes, self.listener, grpc::Limits::unix());
-        todo!()
+        grpc::serve(self.listener, routes, grpc::Limits::unix(), tasks);
+        Ok(())
     }
 }
 
