@@ -1,0 +1,136 @@
+//! The trust domain's own bundle: kept in the datastore, published from here.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use identity::{Bundle, JwtAuthority, TrustDomain, X509Authority};
+use store::{BundleWriteError, Store, StoreError};
+use tokio::sync::watch;
+
+/// Authorities stay so long after they expired, for clocks that lag far behind.
+const PRUNE_AFTER: Duration = Duration::from_hours(24);
+
+/// Writes the bundle to the datastore, then tells everybody. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Publisher {
+    store: Store,
+    trust_domain: TrustDomain,
+    latest: Arc<watch::Sender<Arc<Bundle>>>,
+}
+
+impl Publisher {
+    /// Takes up the bundle as it is in the datastore, which is empty before the first start.
+    pub(super) async fn load(store: Store, trust_domain: &TrustDomain) -> Result<Self, StoreError> {
+        let bundle = store.bundle(trust_domain).await?;
+        let bundle = bundle.unwrap_or_else(|| Bundle::empty(trust_domain.clone()));
+        Ok(Self {
+            store,
+            trust_domain: trust_domain.clone(),
+            latest: Arc::new(watch::Sender::new(Arc::new(bundle))),
+        })
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Bundle>> {
+        self.latest.subscribe()
+    }
+
+    pub(super) fn latest(&self) -> Arc<Bundle> {
+        Arc::clone(&self.latest.borrow())
+    }
+
+    /// Puts an authority in, unless it is there. When this returns, it is in the datastore and published.
+    pub(super) async fn add(&self, authority: Public) -> Result<(), BundleWriteError> {
+        if contains(&self.latest(), &authority) {
+            return Ok(());
+        }
+        self.edit(move |bundle| add(bundle, authority)).await
+    }
+
+    /// Takes out what expired long ago.
+    pub(super) async fn prune(&self, now: SystemTime) -> Result<(), BundleWriteError> {
+        self.edit(move |bundle| prune(bundle, now)).await
+    }
+
+    async fn edit(
+        &self,
+        edit: impl FnOnce(&mut Bundle) + Send + 'static,
+    ) -> Result<(), BundleWriteError> {
+        let edited = self.store.edit_bundle(&self.trust_domain, move |bundle| {
+            edit(bundle);
+            Ok(())
+        });
+        let edited = edited.await?;
+        // Two edits may end here in the other order than they were written.
+        self.latest.send_if_modified(|latest| {
+            let newer = edited.sequence > latest.sequence;
+            if newer {
+                *latest = Arc::new(edited);
+            }
+            newer
+        });
+        Ok(())
+    }
+}
+
+/// An authority's public half.
+pub(super) enum Public {
+    X509(X509Authority),
+    Jwt(JwtAuthority),
+}
+
+fn contains(bundle: &Bundle, authority: &Public) -> bool {
+    match authority {
+        Public::X509(one) => bundle
+            .x509_authorities
+            .iter()
+            .any(|there| there.certificate == one.certificate),
+        Public::Jwt(one) => bundle.jwt_authority(&one.key_id).is_some(),
+    }
+}
+
+fn add(bundle: &mut Bundle, authority: Public) {
+    if contains(bundle, &authority) {
+        return;
+    }
+    match authority {
+        Public::X509(one) => bundle.x509_authorities.push(one),
+        Public::Jwt(one) => bundle.jwt_authorities.push(one),
+    }
+}
+
+/// When the first authority is to be taken out; `None` when none will be.
+pub(super) fn prune_at(bundle: &Bundle) -> Option<SystemTime> {
+    let newest = newest(bundle);
+    let x509 = bundle
+        .x509_authorities
+        .iter()
+        .map(|one| one.certificate.not_after())
+        .filter(|end| Some(*end) != newest);
+    let jwt = bundle
+        .jwt_authorities
+        .iter()
+        .filter_map(|one| one.expires_at);
+    x509.chain(jwt).min()?.checked_add(PRUNE_AFTER)
+}
+
+/// Takes out what expired at least [`PRUNE_AFTER`] ago, but never the last X.509 authority: an empty bundle trusts nobody.
+fn prune(bundle: &mut Bundle, now: SystemTime) {
+    let over = |end: SystemTime| end.checked_add(PRUNE_AFTER).is_some_and(|end| end <= now);
+    let newest = newest(bundle);
+    bundle
+        .jwt_authorities
+        .retain(|one| !one.expires_at.is_some_and(over));
+    bundle.x509_authorities.retain(|one| {
+        let end = one.certificate.not_after();
+        !over(end) || Some(end) == newest
+    });
+}
+
+/// When the X.509 authority that lasts longest expires.
+fn newest(bundle: &Bundle) -> Option<SystemTime> {
+    let ends = bundle.x509_authorities.iter();
+    ends.map(|one| one.certificate.not_after()).max()
+}
+
+#[cfg(test)]
+mod tests;
