@@ -1,8 +1,8 @@
 //! Generated gRPC from /proto, and the conversions between wire messages and identity's types.
 //!
 //! The modules follow the packages: [`spire`] holds the SPIRE server and agent APIs, [`workload`] the SPIFFE Workload
-//! API (whose package has no name), [`envoy`] Envoy's own messages with [`discovery`] for the slim ones. Wire messages stop here: the other
-//! rooms work with `identity`'s types and convert with [`convert`].
+//! API (whose package has no name), [`envoy`] Envoy's own messages and [`discovery`] slim ones beside them. Wire messages
+//! stop here: the other rooms work with `identity`'s types and convert with [`convert`].
 
 pub mod convert;
 pub mod discovery;
