@@ -1,10 +1,35 @@
 //! The server's configuration: `server.conf` in SPIRE's keys and blocks, typed, with every default and its reason.
+//!
+//! What SPIRE knows and this server does not do yet is refused, or accepted with a warning where leaving it out harms
+//! nobody. What neither knows is refused. All mistakes are told in one run.
 
-use std::net::SocketAddr;
+mod plugins;
+mod server;
+mod telemetry;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use identity::{KeyType, SpiffeId, TrustDomain};
+use runtime::config::{Problems, Section};
+use runtime::log;
+
+/// Life of an authority: a day, as SPIRE's. Long enough for agents that were away, short enough to matter.
+const DEFAULT_CA_TTL: Duration = Duration::from_hours(24);
+/// Life of an X.509-SVID: an hour, as SPIRE's; agents renew at half of it.
+const DEFAULT_X509_SVID_TTL: Duration = Duration::from_hours(1);
+/// Life of a JWT-SVID: five minutes, as SPIRE's: a bearer token cannot be taken back.
+const DEFAULT_JWT_SVID_TTL: Duration = Duration::from_mins(5);
+/// P-256: every Envoy and every client takes it, and it signs fastest.
+const DEFAULT_KEY_TYPE: KeyType = KeyType::EcP256;
+/// All addresses, SPIRE's port: agents come from other machines.
+const DEFAULT_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
+/// SPIRE's path, which its tools and charts expect.
+const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-server/private/api.sock";
+/// Beside the working directory, as in SPIRE's examples.
+const DEFAULT_DATA_DIR: &str = "./.data";
 
 /// All the server is told, defaults applied.
 #[derive(Clone, Debug)]
@@ -17,20 +42,75 @@ pub struct Config {
     pub bind_address: SocketAddr,
     /// The private unix socket.
     pub socket_path: PathBuf,
+    /// What the TCP endpoint's TLS allows.
+    pub tls: TlsConfig,
     /// Identities that may call as admins over TCP.
     pub admin_ids: Vec<SpiffeId>,
+    /// Log every call with its caller.
+    pub audit_log: bool,
+    /// Which calls are limited by client address.
+    pub rate_limit: RateLimit,
     /// What it issues and for how long.
     pub ca: CaConfig,
+    /// When agents that are gone are forgotten.
+    pub prune_agents: Option<PruneAgents>,
     /// The datastore.
     pub data_store: DataStore,
     /// Where keys are kept.
     pub key_manager: KeyManager,
     /// How agents may attest.
     pub node_attestors: NodeAttestors,
+    /// The program's log.
+    pub log: log::Options,
+    /// The figures it shows.
+    pub telemetry: Telemetry,
+    /// Health over HTTP.
+    pub health: Option<HealthListener>,
+    /// What was accepted and has no effect: a path and why, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// What the command line says, which wins over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `-bindAddress`.
+    pub bind_address: Option<IpAddr>,
+    /// `-serverPort`.
+    pub bind_port: Option<u16>,
+    /// `-socketPath`.
+    pub socket_path: Option<PathBuf>,
+    /// `-trustDomain`.
+    pub trust_domain: Option<TrustDomain>,
+    /// `-dataDir`.
+    pub data_dir: Option<PathBuf>,
+    /// `-logFile`.
+    pub log_file: Option<PathBuf>,
+    /// `-logFormat`.
+    pub log_format: Option<log::Format>,
+    /// `-logLevel`.
+    pub log_level: Option<log::Level>,
+}
+
+/// What the TCP endpoint's TLS allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Allow TLS 1.2 besides 1.3, for old agents.
+    pub allow_1_2: bool,
+    /// Refuse clients without post-quantum key exchange.
+    pub require_pq: bool,
+}
+
+/// Which calls are limited by client address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Attestations: one a second.
+    pub attestation: bool,
+    /// Issuing: 500 SVIDs a second.
+    pub signing: bool,
 }
 
 /// What is issued, with which keys, for how long.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaConfig {
     /// Life of an X.509 authority and of a JWT key.
     pub ca_ttl: Duration,
@@ -63,6 +143,15 @@ pub struct CaSubject {
     pub common_name: String,
 }
 
+/// When agents that are gone are forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneAgents {
+    /// So long after their SVID expired.
+    pub expired_for: Duration,
+    /// Also those that cannot attest again by the same means.
+    pub non_reattestable: bool,
+}
+
 /// The datastore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataStore {
@@ -86,7 +175,7 @@ pub enum KeyManager {
 }
 
 /// How agents may attest.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAttestors {
     /// By join token.
     pub join_token: bool,
@@ -95,13 +184,13 @@ pub struct NodeAttestors {
 }
 
 /// `NodeAttestor "x509pop"`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct X509pop {
-    /// PEM files with the CAs that agents' certificates must lead to.
+    /// PEM files with the CAs that agents' certificates must lead to; empty in the mode `spiffe`.
     pub ca_bundle_paths: Vec<PathBuf>,
-    /// Template of the agent's path, as `/x509pop/{{ .Fingerprint }}`.
+    /// Template of the agent's path, such as `/x509pop/{{ .Fingerprint }}`.
     pub agent_path_template: Option<String>,
-    /// Whether the certificates are SPIFFE SVIDs under `svid_prefix` instead of an external PKI's.
+    /// Which certificates it takes.
     pub mode: X509popMode,
     /// The most intermediates that are looked at.
     pub max_intermediates: usize,
@@ -119,4 +208,84 @@ pub enum X509popMode {
         /// Such as `/spire-exchange/`.
         svid_prefix: String,
     },
+}
+
+/// The figures the server shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Where Prometheus may fetch them.
+    pub prometheus: Option<SocketAddr>,
+    /// Put before every name.
+    pub prefix: String,
+    /// The label `host` on every figure.
+    pub host_label: bool,
+    /// The label `trust_domain_id` on every figure.
+    pub trust_domain_label: bool,
+}
+
+/// Health over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthListener {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Path of the liveness probe.
+    pub live_path: String,
+    /// Path of the readiness probe.
+    pub ready_path: String,
+}
+
+impl Config {
+    /// Reads `server.conf`, HCL or JSON. With `environment`, `$NAME` and `${NAME}` stand for its values.
+    ///
+    /// # Errors
+    /// Every mistake of the file, each with its path.
+    pub fn parse(
+        text: &str,
+        environment: Option<&BTreeMap<String, String>>,
+        overrides: Overrides,
+    ) -> Result<Self, Problems> {
+        runtime::config::read(text, environment, |root| read(root, overrides))
+    }
+}
+
+fn read(root: &mut Section, overrides: Overrides) -> Option<Config> {
+    let mut warnings = Vec::new();
+    let server = server::read(
+        &mut root.required_section("server"),
+        overrides,
+        &mut warnings,
+    );
+    let data_dir = server.as_ref().map_or_else(
+        || PathBuf::from(DEFAULT_DATA_DIR),
+        |server| server.data_dir.clone(),
+    );
+    let plugins = plugins::read(&mut root.section("plugins"), &data_dir);
+    let telemetry = telemetry::read(&mut root.section("telemetry"), &mut warnings);
+    let health = telemetry::read_health(&mut root.section("health_checks"));
+    let plugins = plugins?;
+    Some(Config {
+        data_store: plugins.data_store,
+        key_manager: plugins.key_manager,
+        node_attestors: plugins.node_attestors,
+        telemetry: telemetry?,
+        health: health?,
+        warnings,
+        ..server?
+    })
+}
+
+/// Notes that a key is accepted and has no effect.
+fn warn(section: &mut Section, key: &str, why: &str, warnings: &mut Vec<String>) {
+    if section.has(key) {
+        section.ignore(key);
+        warnings.push(format!("{}.{key} has no effect: {why}", section.path()));
+    }
+}
+
+/// Refuses a key that SPIRE knows and this server does not do.
+fn refuse(section: &mut Section, key: &str, instead: &str) {
+    if section.has(key) {
+        section.ignore(key);
+        section.problem(key, format_args!("not supported yet; {instead}"));
+    }
 }

@@ -36,6 +36,24 @@ pub(crate) fn who_may_call(path: &str) -> Option<Who> {
     Some(*who)
 }
 
+/// Why a service of the table is not served yet, for those that may know.
+pub(crate) fn not_served(path: &str) -> Option<&'static str> {
+    let (service, _) = path.strip_prefix('/')?.split_once('/')?;
+    let (_, why) = NOT_SERVED.iter().find(|(name, _)| *name == service)?;
+    Some(why)
+}
+
+const NOT_SERVED: &[(&str, &str)] = &[
+    (
+        "spire.api.server.localauthority.v1.LocalAuthority",
+        "authorities cannot be steered by hand yet; they are prepared and activated in time by themselves",
+    ),
+    (
+        "spire.api.server.trustdomain.v1.TrustDomain",
+        "federation relationships are not kept yet",
+    ),
+];
+
 const ANYONE: Who = Who::ANYONE;
 const LOCAL: Who = Who::LOCAL;
 const AGENT: Who = Who::AGENT;

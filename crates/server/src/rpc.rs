@@ -1,5 +1,7 @@
 //! What goes wrong in a call: what the caller hears and what the log hears. The only place where a gRPC status is made.
 
+pub(crate) use proto::spire::api::types::permission_denied_details::Reason as DenyReason;
+use store::StoreError;
 use thiserror::Error;
 use tonic::{Code, Status};
 
@@ -48,21 +50,6 @@ pub(crate) enum RpcError {
     },
 }
 
-/// `spire.api.types.PermissionDeniedDetails.Reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DenyReason {
-    /// Its SVID has expired.
-    AgentExpired = 1,
-    /// Never attested, or evicted.
-    AgentNotAttested = 2,
-    /// Its SVID was replaced by a newer one.
-    AgentNotActive = 3,
-    /// Banned.
-    AgentBanned = 4,
-    /// It has to attest again instead of renewing.
-    AgentMustReattest = 5,
-}
-
 impl RpcError {
     /// Our fault: what the caller hears, and why.
     pub(crate) fn internal(
@@ -91,8 +78,67 @@ impl RpcError {
     }
 }
 
+/// What failed underneath is ours to know; whether it helps to come again is the caller's.
+impl From<StoreError> for RpcError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full | StoreError::ReadOnly(_) | StoreError::Closed => {
+                tracing::error!(%error, "the datastore refuses");
+                Self::Unavailable("the datastore is not available; try again later".into())
+            }
+            _ => Self::internal("the datastore failed", error),
+        }
+    }
+}
+
 impl From<RpcError> for Status {
     fn from(error: RpcError) -> Self {
-        Self::new(error.code(), error.to_string())
+        match &error {
+            RpcError::Denied { text, reason } => proto::convert::denied(text, *reason),
+            RpcError::Internal { heard, source } => {
+                tracing::error!(error = %source, "{heard}");
+                Self::internal(heard)
+            }
+            _ => Self::new(error.code(), error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caller_does_not_hear_what_the_log_hears() {
+        let status = Status::from(RpcError::internal(
+            "failed to sign",
+            "key /secret/path gone",
+        ));
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(status.message(), "failed to sign");
+        assert!(!format!("{status:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_full_disk_is_not_the_callers_fault() {
+        let status = Status::from(RpcError::from(StoreError::Full));
+        assert_eq!(status.code(), Code::Unavailable);
+        let damaged = StoreError::Damaged("table entries, page 7".into());
+        let status = Status::from(RpcError::from(damaged));
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(status.message(), "the datastore failed");
+    }
+
+    #[test]
+    fn a_denied_agent_hears_the_reason() {
+        let error = RpcError::Denied {
+            text: "no".into(),
+            reason: DenyReason::AgentBanned,
+        };
+        let status = Status::from(error);
+        assert_eq!(
+            proto::convert::denied_reason(&status),
+            Some(DenyReason::AgentBanned)
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! The gRPC services, one file each. By the time a service is called, the caller is known and permitted.
 
-mod agent;
-mod bundle;
-mod debug;
-mod entry;
-mod svid;
+pub(crate) mod agent;
+pub(crate) mod bundle;
+pub(crate) mod debug;
+pub(crate) mod entry;
+pub(crate) mod health;
+pub(crate) mod logger;
+pub(crate) mod svid;

@@ -1,0 +1,245 @@
+//! The block `plugins`.
+
+use std::path::{Path, PathBuf};
+
+use runtime::config::Section;
+
+use super::{DataStore, KeyManager, NodeAttestors, X509pop, X509popMode, refuse};
+
+/// A chain longer than this is none that a CA of ours or of others makes.
+const DEFAULT_MAX_INTERMEDIATES: usize = 4;
+/// Larger RSA keys cost more to check than an attestation is worth.
+const DEFAULT_MAX_RSA_KEY_SIZE: usize = 8192;
+/// Where SVIDs that may attest live.
+const DEFAULT_SVID_PREFIX: &str = "/spire-exchange/";
+
+const NODE_ATTESTORS: &[&str] = &[
+    "aws_iid",
+    "azure_imds",
+    "azure_msi",
+    "gcp_iit",
+    "http_challenge",
+    "k8s_psat",
+    "sshpop",
+    "tpm_devid",
+];
+const KEY_MANAGERS: &[&str] = &["aws_kms", "azure_key_vault", "gcp_kms", "hashicorp_vault"];
+
+pub(super) struct Plugins {
+    pub(super) data_store: DataStore,
+    pub(super) key_manager: KeyManager,
+    pub(super) node_attestors: NodeAttestors,
+}
+
+pub(super) fn read(plugins: &mut Section, data_dir: &Path) -> Option<Plugins> {
+    let data_store = data_store(plugins, data_dir);
+    let key_manager = key_manager(plugins, data_dir);
+    let node_attestors = node_attestors(plugins);
+    for (kind, instead) in [
+        (
+            "UpstreamAuthority",
+            "leave it out; the server signs its own authorities",
+        ),
+        (
+            "BundlePublisher",
+            "leave it out; fetch the bundle with `bundle show`",
+        ),
+        (
+            "Notifier",
+            "leave it out; fetch the bundle with `bundle show`",
+        ),
+        ("CredentialComposer", "leave it out"),
+    ] {
+        refuse(plugins, kind, instead);
+    }
+    Some(Plugins {
+        data_store: data_store?,
+        key_manager: key_manager?,
+        node_attestors: node_attestors?,
+    })
+}
+
+fn data_store(plugins: &mut Section, data_dir: &Path) -> Option<DataStore> {
+    let mut found = None;
+    for (name, mut plugin) in enabled(plugins, "DataStore") {
+        if name != "sql" {
+            plugin.problem(
+                "",
+                format_args!("no such DataStore; write DataStore \"sql\""),
+            );
+            return None;
+        }
+        found = Some(sql(&mut plugin.section("plugin_data"))?);
+    }
+    Some(found.unwrap_or_else(|| DataStore::Sqlite {
+        path: data_dir.join("datastore.sqlite3"),
+    }))
+}
+
+fn sql(data: &mut Section) -> Option<DataStore> {
+    let kind = data.required::<String>("database_type");
+    let connection = data.required::<String>("connection_string");
+    for key in [
+        "conn_max_lifetime",
+        "disable_migration",
+        "max_idle_conns",
+        "max_open_conns",
+    ] {
+        // Pools are sized by the store, and migrations are part of every start.
+        data.ignore(key);
+    }
+    refuse(
+        data,
+        "ro_connection_string",
+        "leave it out; SQLite has no replicas",
+    );
+    match kind?.as_str() {
+        "sqlite3" => {}
+        "postgres" | "mysql" | "aws_postgres" | "aws_mysql" => {
+            data.problem("database_type", "not supported yet; write \"sqlite3\"");
+            return None;
+        }
+        _ => {
+            data.problem("database_type", "no such database; write \"sqlite3\"");
+            return None;
+        }
+    }
+    let connection = connection?;
+    let path = connection.strip_prefix("file:").unwrap_or(&connection);
+    if path.is_empty() || path.contains('?') || path.starts_with(":memory:") {
+        data.problem(
+            "connection_string",
+            "give the path of a file such as \"/var/lib/spire/datastore.sqlite3\"",
+        );
+        return None;
+    }
+    Some(DataStore::Sqlite { path: path.into() })
+}
+
+fn key_manager(plugins: &mut Section, data_dir: &Path) -> Option<KeyManager> {
+    let mut found = Vec::new();
+    for (name, mut plugin) in enabled(plugins, "KeyManager") {
+        let mut data = plugin.section("plugin_data");
+        found.push(match name.as_str() {
+            "memory" => KeyManager::Memory,
+            "disk" => KeyManager::Disk {
+                keys_path: data.required("keys_path")?,
+            },
+            _ => {
+                unknown(&mut plugin, &name, KEY_MANAGERS, "\"disk\" or \"memory\"");
+                return None;
+            }
+        });
+    }
+    if found.len() > 1 {
+        plugins.problem("KeyManager", "there can be only one; leave the others out");
+        return None;
+    }
+    Some(found.pop().unwrap_or_else(|| KeyManager::Disk {
+        keys_path: data_dir.join("keys.json"),
+    }))
+}
+
+fn node_attestors(plugins: &mut Section) -> Option<NodeAttestors> {
+    let mut attestors = NodeAttestors::default();
+    let mut right = true;
+    for (name, mut plugin) in enabled(plugins, "NodeAttestor") {
+        let mut data = plugin.section("plugin_data");
+        match name.as_str() {
+            "join_token" => attestors.join_token = true,
+            "x509pop" => {
+                attestors.x509pop = x509pop(&mut data);
+                right &= attestors.x509pop.is_some();
+            }
+            _ => {
+                unknown(
+                    &mut plugin,
+                    &name,
+                    NODE_ATTESTORS,
+                    "\"join_token\" or \"x509pop\"",
+                );
+                right = false;
+            }
+        }
+    }
+    right.then_some(attestors)
+}
+
+fn x509pop(data: &mut Section) -> Option<X509pop> {
+    let one: Option<PathBuf> = data.get("ca_bundle_path");
+    let mut ca_bundle_paths: Vec<PathBuf> = data
+        .get::<Vec<String>>("ca_bundle_paths")
+        .unwrap_or_default()
+        .into_iter()
+        .map(PathBuf::from)
+        .collect();
+    ca_bundle_paths.extend(one);
+    let svid_prefix = data.get("svid_prefix");
+    let mode = data
+        .choice("mode", &[("external_pki", false), ("spiffe", true)])
+        .unwrap_or(false);
+    let mode = if mode {
+        X509popMode::Spiffe {
+            svid_prefix: svid_prefix.unwrap_or_else(|| DEFAULT_SVID_PREFIX.into()),
+        }
+    } else {
+        X509popMode::ExternalPki
+    };
+    if (mode == X509popMode::ExternalPki) == ca_bundle_paths.is_empty() {
+        let message = match mode {
+            X509popMode::ExternalPki => "name the PEM file with the CAs of agents' certificates",
+            X509popMode::Spiffe { .. } => {
+                "leave it out: in the mode \"spiffe\" the trust domain's own bundle counts"
+            }
+        };
+        data.problem("ca_bundle_path", message);
+        return None;
+    }
+    refuse(data, "verify_client_ip", "leave it out");
+    Some(X509pop {
+        ca_bundle_paths,
+        agent_path_template: data.get("agent_path_template"),
+        mode,
+        max_intermediates: data
+            .get("max_intermediates")
+            .unwrap_or(DEFAULT_MAX_INTERMEDIATES),
+        max_rsa_key_size: data
+            .get("max_rsa_key_size")
+            .unwrap_or(DEFAULT_MAX_RSA_KEY_SIZE),
+    })
+}
+
+/// The plugins of one kind that are turned on, each without the keys all plugins share.
+fn enabled(plugins: &mut Section, kind: &str) -> Vec<(String, Section)> {
+    let mut found = plugins.labelled(kind);
+    for (_, plugin) in &mut found {
+        plugin.ignore("plugin_checksum");
+        refuse(
+            plugin,
+            "plugin_cmd",
+            "leave it out; plugins of one's own cannot be loaded",
+        );
+        refuse(
+            plugin,
+            "plugin_data_file",
+            "write its content as a plugin_data block",
+        );
+    }
+    found.retain_mut(|(_, plugin)| {
+        let on = plugin.get("enabled").unwrap_or(true);
+        if !on {
+            plugin.ignore("plugin_data");
+        }
+        on
+    });
+    found
+}
+
+fn unknown(plugin: &mut Section, name: &str, known: &[&str], instead: &str) {
+    plugin.ignore("plugin_data");
+    if known.contains(&name) {
+        plugin.problem("", format_args!("not supported yet; use {instead}"));
+    } else {
+        plugin.problem("", format_args!("no such plugin; use {instead}"));
+    }
+}
