@@ -1,6 +1,6 @@
 //! What goes wrong in a call: what the caller hears and what the log hears. The only place where a gRPC status is made.
 
-pub(crate) use proto::spire::api::types::permission_denied_details::Reason as DenyReason;
+pub(crate) use proto::convert::Reason as DenyReason;
 use store::StoreError;
 use thiserror::Error;
 use tonic::{Code, Status};
