@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,7 @@ const READERS: usize = 4;
 /// How long a statement waits for a lock held from outside, by a backup for example.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes the lock beside the database file; held until dropped, and by no process after its death.
+/// Takes the lock beside the database file, and makes the file if there is none, both for their owner alone. The lock is held until dropped, and by no process after its death.
 pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
@@ -29,19 +30,27 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
         path: path.to_owned(),
         reason: reason.to_string(),
     };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(PathBuf::from(lock_path))
-        .map_err(not_writable)?;
+    let file = open_private(&PathBuf::from(lock_path)).map_err(not_writable)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            // SQLite would make it by the umask; its log files take after it.
+            open_private(path).map_err(not_writable)?;
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
             path: path.to_owned(),
         }),
         Err(TryLockError::Error(error)) => Err(not_writable(error)),
     }
+}
+
+fn open_private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Opens the connection that writes, and brings the schema up to date.

@@ -45,7 +45,7 @@ pub(super) async fn create(
     for (id, entry) in ids.into_iter().zip(entries) {
         outcomes.push(match id {
             None => Err(no_bundle(&missing, &entry)),
-            Some(id) if refused.contains(&id) => Err(conflict(transaction, &entry).await?),
+            Some(id) if refused.contains(&id) => Err(conflict(transaction, id, &entry).await?),
             Some(id) => {
                 let change = Change::Entry(entry.id.clone(), Some(Arc::clone(&entry)));
                 transaction.record_as(id.cast_unsigned(), change);

@@ -1,0 +1,77 @@
+//! Small makers of things to store.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use identity::{EntryId, RegistrationEntry, Selector, Selectors, SpiffeId, TrustDomain};
+use store::{Agent, AgentSvid, Store};
+
+pub(crate) const NOW: u64 = 1_800_000_000;
+
+pub(crate) fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+pub(crate) fn domain(name: &str) -> TrustDomain {
+    TrustDomain::new(name).unwrap()
+}
+
+pub(crate) fn id(path: &str) -> SpiffeId {
+    SpiffeId::new(&domain("example.org"), path).unwrap()
+}
+
+pub(crate) fn selectors(texts: &[&str]) -> Selectors {
+    texts
+        .iter()
+        .map(|text| Selector::parse(text).unwrap())
+        .collect()
+}
+
+pub(crate) fn entry(entry_id: &str, path: &str, texts: &[&str]) -> RegistrationEntry {
+    RegistrationEntry {
+        id: EntryId::new(entry_id).unwrap(),
+        spiffe_id: id(path),
+        parent_id: id("/agent"),
+        selectors: selectors(texts),
+        x509_svid_ttl: None,
+        jwt_svid_ttl: None,
+        federates_with: [].into(),
+        admin: false,
+        downstream: false,
+        expires_at: None,
+        dns_names: Vec::new(),
+        revision: 0,
+        store_svid: false,
+        hint: String::new(),
+        created_at: at(NOW),
+        disable_x509_svid_prefetch: false,
+        jwt_svid_include_jti: false,
+    }
+}
+
+pub(crate) fn agent(path: &str, texts: &[&str]) -> Agent {
+    Agent {
+        id: id(path),
+        attestation_type: "x509pop".to_owned(),
+        selectors: selectors(texts),
+        svid: svid("1", NOW + 3600),
+        renewed: None,
+        can_reattest: true,
+        banned: false,
+        version: String::new(),
+    }
+}
+
+pub(crate) fn svid(serial: &str, expires_at: u64) -> AgentSvid {
+    AgentSvid {
+        serial: serial.to_owned(),
+        expires_at: at(expires_at),
+    }
+}
+
+/// Creates one entry that nothing speaks against.
+pub(crate) async fn create(store: &Store, entry: RegistrationEntry) {
+    let outcomes = store.create_entries(vec![entry]).await.unwrap();
+    outcomes
+        .into_iter()
+        .for_each(|outcome| drop(outcome.unwrap()));
+}
