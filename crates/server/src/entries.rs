@@ -1,1 +1,134 @@
-//! Which entries an agent is authorised for.
+//! Which entries an agent is authorised for: an index in memory that follows the store's change log.
+//!
+//! Reads never wait for the database. A write is in the index once [`Entries::catch_up`] has returned after it; whoever
+//! writes an entry or an agent calls that before it answers, so that a caller sees its own writes.
+
+mod index;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use identity::{EntryId, RegistrationEntry, SpiffeId, TrustDomain};
+use store::{Agent, ChangesError, Store, StoreError};
+use tokio::sync::{Mutex, watch};
+
+use index::Index;
+
+/// The entries and agents, indexed. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Entries(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    index: RwLock<Index>,
+    /// Held by whoever brings the index up to date.
+    turn: Mutex<()>,
+    sequence: watch::Sender<u64>,
+}
+
+impl Entries {
+    /// Loads all there is.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn load(store: Store, trust_domain: &TrustDomain) -> Result<Self, StoreError> {
+        let snapshot = store.snapshot().await?;
+        let sequence = snapshot.sequence;
+        let mut index = Index::new(trust_domain);
+        index.load(snapshot);
+        Ok(Self(Arc::new(Shared {
+            store,
+            index: RwLock::new(index),
+            turn: Mutex::new(()),
+            sequence: watch::Sender::new(sequence),
+        })))
+    }
+
+    /// Follows the store until it is closed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn follow(self) -> Result<(), StoreError> {
+        let mut changed = self.0.store.watch();
+        loop {
+            self.catch_up().await?;
+            if changed.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in all that was committed before the call.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
+        let wanted = *self.0.store.watch().borrow();
+        if self.sequence() >= wanted {
+            return Ok(());
+        }
+        let _turn = self.0.turn.lock().await;
+        let known = self.sequence();
+        if known >= wanted {
+            return Ok(());
+        }
+        let sequence = match self.0.store.changes_since(known).await {
+            Ok(changes) => {
+                let sequence = changes.sequence;
+                self.write(|index| index.apply(changes));
+                sequence
+            }
+            Err(ChangesError::Pruned(_)) => {
+                let snapshot = self.0.store.snapshot().await?;
+                let sequence = snapshot.sequence;
+                self.write(|index| index.load(snapshot));
+                sequence
+            }
+            Err(ChangesError::Store(error)) => return Err(error),
+            Err(error) => return Err(StoreError::Failed(error.to_string())),
+        };
+        self.0.sequence.send_replace(sequence);
+        Ok(())
+    }
+
+    /// The sequence number of the last change that is in the index, as it grows.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.0.sequence.subscribe()
+    }
+
+    /// The agent of this ID, banned or not.
+    pub(crate) fn agent(&self, id: &SpiffeId) -> Option<Arc<Agent>> {
+        self.read().agent(id)
+    }
+
+    /// All entries the agent is authorised for, by ID. None for an agent that is banned or not attested.
+    pub(crate) fn authorized(&self, agent: &SpiffeId) -> Arc<[Arc<RegistrationEntry>]> {
+        self.read().authorized(agent)
+    }
+
+    /// Those of the entries `ids` that the agent is authorised for: one for each ID, in order.
+    pub(crate) fn lookup(
+        &self,
+        agent: &SpiffeId,
+        ids: &[EntryId],
+    ) -> Vec<Option<Arc<RegistrationEntry>>> {
+        self.read().lookup(agent, ids)
+    }
+
+    /// The entries of this SPIFFE ID, by ID.
+    pub(crate) fn of_spiffe_id(&self, id: &SpiffeId) -> Vec<Arc<RegistrationEntry>> {
+        self.read().of_spiffe_id(id)
+    }
+
+    fn sequence(&self) -> u64 {
+        *self.0.sequence.borrow()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.0.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Index)) {
+        let mut index = self.0.index.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut index);
+    }
+}
