@@ -76,7 +76,11 @@ impl Index {
 
     pub(super) fn of_spiffe_id(&self, id: &SpiffeId) -> Vec<Entry> {
         let found = self.by_spiffe_id.get(id);
-        found.into_iter().flat_map(BTreeMap::values).cloned().collect()
+        found
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn authorized(&self, agent: &SpiffeId) -> Arc<[Entry]> {
@@ -91,7 +95,12 @@ impl Index {
             if !seen.insert(parent) {
                 continue;
             }
-            for entry in self.by_parent.get(parent).into_iter().flat_map(BTreeMap::values) {
+            for entry in self
+                .by_parent
+                .get(parent)
+                .into_iter()
+                .flat_map(BTreeMap::values)
+            {
                 found.push(Arc::clone(entry));
                 if self.by_parent.contains_key(&entry.spiffe_id) {
                     parents.push(&entry.spiffe_id);
@@ -108,14 +117,19 @@ impl Index {
         };
         let mut above = Above {
             index: self,
-            roots: self.aliases_of(agent).map(|alias| &alias.spiffe_id).collect(),
+            roots: self
+                .aliases_of(agent)
+                .map(|alias| &alias.spiffe_id)
+                .collect(),
             known: HashMap::new(),
         };
         above.roots.insert(&agent.id);
         ids.iter()
             .map(|id| {
                 let entry = self.entries.get(id)?;
-                above.reaches_root(&entry.parent_id).then(|| Arc::clone(entry))
+                above
+                    .reaches_root(&entry.parent_id)
+                    .then(|| Arc::clone(entry))
             })
             .collect()
     }

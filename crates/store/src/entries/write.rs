@@ -105,17 +105,17 @@ fn members(set: &impl Members, owner: i64) -> Vec<(String, i64)> {
     members.map(|member| (member, owner)).collect()
 }
 
-/// Why an entry could not be inserted.
+/// Why an entry could not be inserted as the row `id`. Later items of the batch do not count.
 async fn conflict(
     transaction: &mut Transaction,
+    id: i64,
     entry: &RegistrationEntry,
 ) -> Result<CreateEntryError, StoreError> {
-    Ok(
-        match similar_to(&mut transaction.connection, entry).await? {
-            Some(similar) => CreateEntryError::Similar(Arc::new(similar.entry)),
-            None => CreateEntryError::IdTaken(entry.id.clone()),
-        },
-    )
+    let similar = similar_to(&mut transaction.connection, entry).await?;
+    Ok(match similar.filter(|similar| similar.id < id) {
+        Some(similar) => CreateEntryError::Similar(Arc::new(similar.entry)),
+        None => CreateEntryError::IdTaken(entry.id.clone()),
+    })
 }
 
 /// The entry of the same SPIFFE ID, parent ID and selectors.

@@ -86,7 +86,12 @@ fn an_agent_has_what_lies_below_it_and_its_aliases() {
     let index = index(
         vec![
             entry("alias", "/spire/server", "/cluster", &["k8s:cluster:a"]),
-            entry("narrow", "/spire/server", "/narrow", &["k8s:cluster:a", "k8s:node:9"]),
+            entry(
+                "narrow",
+                "/spire/server",
+                "/narrow",
+                &["k8s:cluster:a", "k8s:node:9"],
+            ),
             entry("own", "/agent/1", "/own", &["u:1"]),
             entry("below", "/own", "/below", &["u:2"]),
             entry("shared", "/cluster", "/shared", &["u:3"]),
@@ -100,7 +105,10 @@ fn an_agent_has_what_lies_below_it_and_its_aliases() {
             agent("/agent/3", &["k8s:cluster:a", "k8s:node:9"]),
         ],
     );
-    assert_eq!(authorized(&index, "/agent/1"), ["below", "deep", "own", "shared"]);
+    assert_eq!(
+        authorized(&index, "/agent/1"),
+        ["below", "deep", "own", "shared"]
+    );
     assert_eq!(authorized(&index, "/agent/2"), ["foreign"]);
     assert_eq!(authorized(&index, "/agent/3"), ["narrowed", "shared"]);
 }
@@ -109,7 +117,10 @@ fn an_agent_has_what_lies_below_it_and_its_aliases() {
 fn i_1_an_agent_that_is_unknown_or_banned_has_nothing() {
     let mut banned = agent("/agent/1", &[]);
     banned.banned = true;
-    let index = index(vec![entry("own", "/agent/1", "/own", &["u:1"])], vec![banned]);
+    let index = index(
+        vec![entry("own", "/agent/1", "/own", &["u:1"])],
+        vec![banned],
+    );
     assert_eq!(authorized(&index, "/agent/1"), Vec::<String>::new());
     assert_eq!(authorized(&index, "/agent/9"), Vec::<String>::new());
 }
@@ -134,14 +145,26 @@ fn circles_end() {
 fn s_23_what_an_alias_gave_goes_with_it() {
     let alias = entry("alias", "/spire/server", "/cluster", &["k8s:cluster:a"]);
     let mut index = index(
-        vec![alias.clone(), entry("shared", "/cluster", "/shared", &["u:3"])],
+        vec![
+            alias.clone(),
+            entry("shared", "/cluster", "/shared", &["u:3"]),
+        ],
         vec![agent("/agent/1", &["k8s:cluster:a"])],
     );
     assert_eq!(authorized(&index, "/agent/1"), ["shared"]);
     // The node loses the selector.
-    apply(&mut index, Change::Agent(id("/agent/1"), Some(Arc::new(agent("/agent/1", &[])))));
+    apply(
+        &mut index,
+        Change::Agent(id("/agent/1"), Some(Arc::new(agent("/agent/1", &[])))),
+    );
     assert_eq!(authorized(&index, "/agent/1"), Vec::<String>::new());
-    apply(&mut index, Change::Agent(id("/agent/1"), Some(Arc::new(agent("/agent/1", &["k8s:cluster:a"])))));
+    apply(
+        &mut index,
+        Change::Agent(
+            id("/agent/1"),
+            Some(Arc::new(agent("/agent/1", &["k8s:cluster:a"]))),
+        ),
+    );
     assert_eq!(authorized(&index, "/agent/1"), ["shared"]);
     // The alias goes.
     apply(&mut index, Change::Entry(alias.id, None));
@@ -153,10 +176,16 @@ fn s_23_what_an_alias_gave_goes_with_it() {
 fn nothing_is_left_of_what_is_gone() {
     let mut index = index(Vec::new(), Vec::new());
     let one = entry("one", "/spire/server", "/one", &["u:1", "u:2"]);
-    apply(&mut index, Change::Entry(one.id.clone(), Some(Arc::new(one.clone()))));
+    apply(
+        &mut index,
+        Change::Entry(one.id.clone(), Some(Arc::new(one.clone()))),
+    );
     let mut moved = one.clone();
     (moved.parent_id, moved.spiffe_id) = (id("/agent/1"), id("/moved"));
-    apply(&mut index, Change::Entry(one.id.clone(), Some(Arc::new(moved))));
+    apply(
+        &mut index,
+        Change::Entry(one.id.clone(), Some(Arc::new(moved))),
+    );
     assert!(index.aliases.is_empty());
     assert_eq!(index.of_spiffe_id(&id("/one")), []);
     apply(&mut index, Change::Entry(one.id, None));
@@ -178,7 +207,12 @@ fn reference(entries: &[RegistrationEntry], agent: &Agent) -> Vec<String> {
     roots.insert(agent.id.clone());
     let mut names = HashSet::new();
     for _ in 0..=entries.len() {
-        for entry in entries.iter().filter(|entry| roots.contains(&entry.parent_id)).cloned().collect::<Vec<_>>() {
+        for entry in entries
+            .iter()
+            .filter(|entry| roots.contains(&entry.parent_id))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             roots.insert(entry.spiffe_id);
             names.insert(entry.id.to_string());
         }
