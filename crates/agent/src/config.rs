@@ -1,9 +1,29 @@
-//! The agent's configuration, typed. SPIRE's `agent.conf` as it is written becomes this.
+//! The agent's configuration: `agent.conf` in SPIRE's keys and blocks, typed, with every default and its reason.
+//!
+//! What SPIRE knows and this agent does not do is refused, or accepted with a warning where leaving it
+//! out harms nobody. What neither knows is refused. All mistakes are told in one run.
 
-use std::{path::PathBuf, time::Duration};
+mod agent;
+mod plugins;
+mod telemetry;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use identity::{KeyType, SpiffeId, TrustDomain};
+use runtime::{
+    config::{Problems, Section},
+    log,
+};
 use zeroize::Zeroizing;
+
+/// SPIRE's path, which its tools and charts expect.
+const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-agent/public/api.sock";
+/// Beside the working directory, as in SPIRE's examples.
+const DEFAULT_DATA_DIR: &str = ".";
+/// SPIRE's interval: the server is asked for changes this often.
+const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// SPIRE's number: an SVID with its key is about 2 KiB.
+const DEFAULT_CACHE_SIZE: usize = 1000;
 
 /// Everything an agent is told. Nothing is optional that the agent needs.
 #[derive(Debug, Clone)]
@@ -40,12 +60,47 @@ pub struct Config {
     pub availability_target: Option<Duration>,
     /// Whether workloads' SVIDs are kept, sealed, over a restart.
     pub keep_svids: bool,
-    /// Host and port where Prometheus may read metrics.
-    pub metrics: Option<String>,
-    /// Where `/live` and `/ready` are answered.
-    pub health: Option<HealthConfig>,
-    /// How the agent logs.
-    pub log: LogConfig,
+    /// The figures it shows.
+    pub telemetry: Telemetry,
+    /// Health over HTTP.
+    pub health: Option<HealthListener>,
+    /// The program's log.
+    pub log: log::Options,
+    /// What was accepted and has no effect: a path and why, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// What the command line says, which wins over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `-serverAddress`.
+    pub server_address: Option<String>,
+    /// `-serverPort`.
+    pub server_port: Option<u16>,
+    /// `-socketPath`.
+    pub socket_path: Option<PathBuf>,
+    /// `-trustDomain`.
+    pub trust_domain: Option<TrustDomain>,
+    /// `-trustBundle`.
+    pub trust_bundle_path: Option<PathBuf>,
+    /// `-trustBundleUrl`.
+    pub trust_bundle_url: Option<String>,
+    /// `-trustBundleFormat`.
+    pub trust_bundle_format: Option<BundleFormat>,
+    /// `-insecureBootstrap`.
+    pub insecure_bootstrap: Option<bool>,
+    /// `-joinToken`.
+    pub join_token: Option<JoinToken>,
+    /// `-joinTokenFile`.
+    pub join_token_file: Option<PathBuf>,
+    /// `-dataDir`.
+    pub data_dir: Option<PathBuf>,
+    /// `-logFile`.
+    pub log_file: Option<PathBuf>,
+    /// `-logFormat`.
+    pub log_format: Option<log::Format>,
+    /// `-logLevel`.
+    pub log_level: Option<log::Level>,
 }
 
 /// The server's host (a name or an address) and port.
@@ -93,14 +148,25 @@ pub enum NodeAttestor {
     /// A token good for one attestation; without one only a stored SVID helps.
     JoinToken(Option<JoinToken>),
     /// An existing X.509 certificate and its key.
-    X509Pop {
-        /// PEM file of the key.
-        private_key_path: PathBuf,
-        /// PEM file of the certificate, and of the chain behind it.
-        certificate_path: PathBuf,
-        /// PEM file of further intermediates.
-        intermediates_path: Option<PathBuf>,
+    X509Pop(X509PopFiles),
+    /// A Kubernetes service account's token.
+    K8sPsat {
+        /// The cluster's name at the server.
+        cluster: String,
+        /// File of the projected token.
+        token_path: PathBuf,
     },
+}
+
+/// An existing X.509 certificate and its key, as PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct X509PopFiles {
+    /// The key.
+    pub private_key_path: PathBuf,
+    /// The certificate, and the chain behind it.
+    pub certificate_path: PathBuf,
+    /// Further intermediates.
+    pub intermediates_path: Option<PathBuf>,
 }
 
 /// A join token: a secret.
@@ -186,26 +252,80 @@ impl Default for WorkloadApiConfig {
     }
 }
 
-/// The health listener.
+/// The figures the agent shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthConfig {
-    /// Host and port to listen on, `localhost:80` unless said otherwise.
-    pub address: String,
+pub struct Telemetry {
+    /// Where Prometheus may fetch them.
+    pub prometheus: Option<SocketAddr>,
+    /// Put before every name.
+    pub prefix: String,
+    /// The label `host` on every figure.
+    pub host_label: bool,
+    /// The label `trust_domain_id` on every figure.
+    pub trust_domain_label: bool,
+}
+
+/// Health over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthListener {
+    /// Where it listens.
+    pub address: SocketAddr,
     /// Path of the liveness probe.
     pub live_path: String,
     /// Path of the readiness probe.
     pub ready_path: String,
 }
 
-/// How the agent logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogConfig {
-    /// `error`, `warn`, `info`, `debug` or `trace`.
-    pub level: String,
-    /// JSON lines instead of text.
-    pub json: bool,
-    /// A file instead of standard error.
-    pub file: Option<PathBuf>,
+impl Config {
+    /// Reads `agent.conf`, HCL or JSON. With `environment`, `$NAME` and `${NAME}` stand for its values.
+    ///
+    /// # Errors
+    /// Every mistake of the file, each with its path.
+    pub fn parse(
+        text: &str,
+        environment: Option<&BTreeMap<String, String>>,
+        overrides: Overrides,
+    ) -> Result<Self, Problems> {
+        runtime::config::read(text, environment, |root| read(root, overrides))
+    }
+}
+
+fn read(root: &mut Section, overrides: Overrides) -> Option<Config> {
+    let mut warnings = Vec::new();
+    let agent = agent::read(
+        &mut root.required_section("agent"),
+        overrides,
+        &mut warnings,
+    );
+    let plugins = plugins::read(&mut root.section("plugins"), agent.as_ref());
+    let telemetry = telemetry::read(&mut root.section("telemetry"), &mut warnings);
+    let health = telemetry::read_health(&mut root.section("health_checks"));
+    let plugins = plugins?;
+    Some(Config {
+        node_attestor: plugins.node_attestor,
+        key_manager: plugins.key_manager,
+        workload_attestors: plugins.workload_attestors,
+        telemetry: telemetry?,
+        health: health?,
+        warnings,
+        ..agent?
+    })
+}
+
+/// Notes that a key is accepted and has no effect.
+fn warn(section: &mut Section, key: &str, why: &str, warnings: &mut Vec<String>) {
+    if section.has(key) {
+        section.ignore(key);
+        warnings.push(format!("{}.{key} has no effect: {why}", section.path()));
+    }
+}
+
+/// Refuses a key that SPIRE knows and this agent does not do.
+fn refuse(section: &mut Section, key: &str, instead: &str) {
+    if section.has(key) {
+        section.ignore(key);
+        section.problem(key, format_args!("not supported yet; {instead}"));
+    }
 }
 
 impl JoinToken {
@@ -227,3 +347,16 @@ impl std::fmt::Debug for JoinToken {
         f.write_str("JoinToken(<redacted>)")
     }
 }
+
+impl std::fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! [`Workloads`] it gets what such a caller may have, now and whenever that changes.
 
 mod fixed;
+pub(crate) mod living;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -13,6 +14,7 @@ use identity::{
 use tokio::sync::watch;
 
 use fixed::Fixed;
+use living::Living;
 
 /// Where endpoints get identities from. Clones are the same.
 #[derive(Clone)]
@@ -20,7 +22,9 @@ pub struct Workloads(Arc<Source>);
 
 enum Source {
     /// Fed by hand.
-    Fixed(Fixed),
+    Fixed(Box<Fixed>),
+    /// Fed by the agent's loops.
+    Living(Arc<Living>),
 }
 
 /// All that a workload may have at one moment: the unit that is streamed.
@@ -66,21 +70,26 @@ impl Workloads {
     /// Everybody gets `view`, until [`Workloads::feed`] says otherwise. For tests of endpoints.
     #[must_use]
     pub fn fixed(view: Arc<WorkloadView>) -> Self {
-        Self(Arc::new(Source::Fixed(Fixed::new(view))))
+        Self(Arc::new(Source::Fixed(Box::new(Fixed::new(view)))))
+    }
+
+    /// What the agent's loops say.
+    pub(crate) fn living(living: Arc<Living>) -> Self {
+        Self(Arc::new(Source::Living(living)))
     }
 
     /// Replaces what workloads with exactly these selectors get. Only for [`Workloads::fixed`];
     /// a living agent ignores it.
     pub fn feed(&self, selectors: Selectors, view: WorkloadView) {
-        match &*self.0 {
-            Source::Fixed(fixed) => fixed.feed(selectors, Arc::new(view)),
+        if let Source::Fixed(fixed) = &*self.0 {
+            fixed.feed(selectors, Arc::new(view));
         }
     }
 
     /// Sets what everybody gets who asks for a JWT-SVID. Only for [`Workloads::fixed`].
     pub fn feed_jwt(&self, answer: Result<JwtSvid, JwtFetchError>) {
-        match &*self.0 {
-            Source::Fixed(fixed) => fixed.feed_jwt(answer),
+        if let Source::Fixed(fixed) = &*self.0 {
+            fixed.feed_jwt(answer);
         }
     }
 
@@ -90,6 +99,7 @@ impl Workloads {
     pub fn subscribe(&self, selectors: Selectors) -> watch::Receiver<Arc<WorkloadView>> {
         match &*self.0 {
             Source::Fixed(fixed) => fixed.subscribe(selectors),
+            Source::Living(living) => living.subscribe(selectors),
         }
     }
 
@@ -103,9 +113,9 @@ impl Workloads {
         entry: &EntryId,
         audience: &[String],
     ) -> Result<JwtSvid, JwtFetchError> {
-        let _ = (entry, audience);
         match &*self.0 {
             Source::Fixed(fixed) => fixed.jwt_svid(),
+            Source::Living(living) => living.jwt_svid(entry, audience).await,
         }
     }
 
@@ -114,6 +124,7 @@ impl Workloads {
     pub fn bundles(&self) -> watch::Receiver<Arc<BundleSet>> {
         match &*self.0 {
             Source::Fixed(fixed) => fixed.bundles(),
+            Source::Living(living) => living.bundles(),
         }
     }
 }

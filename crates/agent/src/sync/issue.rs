@@ -1,0 +1,388 @@
+//! Has SVIDs issued as they fall due: keys and CSRs are made beside the loop, batches overlap, what
+//! somebody waits for goes first and in a small batch, so that it need not wait for many others.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use identity::{EntryId, KeyType, RegistrationEntry, X509Svid};
+use proto::spire::api::server::svid::v1::{
+    BatchNewX509svidRequest, NewX509svidParams, batch_new_x509svid_response,
+};
+use runtime::{BoxError, Clock, Shutdown};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::fetch_bundle;
+use crate::{
+    Links,
+    attest::describe,
+    backoff::Backoff,
+    cache::{Changed, Update, issuer_id},
+    client::ServerClient,
+    svid::SvidRequest,
+};
+
+/// How many SVIDs one call asks for: what SPIRE's servers take.
+const LARGEST_BATCH: usize = 500;
+
+/// The first batch after a quiet time.
+const FIRST_BATCH: usize = 16;
+
+/// How many calls are under way at once: one being made ready here, one at the server, one coming back.
+const CALLS: usize = 3;
+
+/// How many keys are made in one go on one thread.
+const KEYS_AT_ONCE: usize = 64;
+
+/// How long a call may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_mins(4);
+
+/// The longest sleep, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+
+/// A clock set back by less than this is let be.
+const CLOCK_LEEWAY: Duration = Duration::from_mins(2);
+
+/// Has SVIDs issued as they fall due.
+pub(crate) struct Issuer {
+    links: Links,
+    key_type: KeyType,
+}
+
+/// One call's end.
+struct Ended {
+    asked: Vec<EntryId>,
+    outcome: Result<Vec<Outcome>, Failure>,
+}
+
+struct Outcome {
+    entry: EntryId,
+    revision: i64,
+    svid: Result<Arc<X509Svid>, String>,
+}
+
+/// A call failed as a whole.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{}", describe(.0))]
+    Call(Box<Status>),
+    #[error("making keys was interrupted")]
+    Keys,
+}
+
+impl Issuer {
+    pub(crate) const fn new(links: Links, key_type: KeyType) -> Self {
+        Self { links, key_type }
+    }
+
+    /// Runs until shutdown.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), BoxError> {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.issue_forever() => {}
+        }
+        Ok(())
+    }
+
+    async fn issue_forever(&mut self) {
+        let mut calls = FuturesUnordered::new();
+        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+        let mut not_before = Instant::now();
+        let mut batch = LARGEST_BATCH;
+        let mut watch = ClockWatch::new(self.links.clock.clone());
+        loop {
+            self.tell_time(&mut watch);
+            let able = self.links.svid.borrow().is_some() && Instant::now() >= not_before;
+            while able && calls.len() < CALLS {
+                let limit = if calls.is_empty() { FIRST_BATCH } else { batch };
+                let due = self
+                    .links
+                    .living
+                    .take(|cache, now| cache.take_due(now, limit.min(batch)));
+                if due.is_empty() {
+                    break;
+                }
+                calls.push(self.call(due));
+            }
+            let next_look = self.next_look(not_before, calls.len() >= CALLS);
+            tokio::select! {
+                Some(ended) = calls.next(), if !calls.is_empty() => {
+                    match self.land(ended).await {
+                        Ok(()) => {
+                            backoff.reset();
+                            batch = LARGEST_BATCH;
+                        }
+                        Err(failure) => {
+                            let pause = backoff.fail();
+                            not_before = Instant::now() + pause;
+                            batch = self.cope(&failure, batch, pause);
+                        }
+                    }
+                }
+                () = self.links.living.demand(), if calls.len() < CALLS => {}
+                () = tokio::time::sleep_until(next_look) => {}
+                Ok(()) = self.links.svid.changed() => {}
+            }
+        }
+    }
+
+    /// When to look again: the next SVID is due, if one could be asked for, or expires.
+    fn next_look(&self, not_before: Instant, busy: bool) -> Instant {
+        let now = Instant::now();
+        let (due, expiry) = self.links.living.read(|cache, wall| {
+            let until = |when: SystemTime| now + when.duration_since(wall).unwrap_or_default();
+            (
+                cache.next_due(wall).map(until),
+                cache.next_expiry().map(until),
+            )
+        });
+        let able = !busy && self.links.svid.borrow().is_some();
+        let due = due.filter(|_| able).map(|due| due.max(not_before));
+        let latest = now + LONGEST_SLEEP;
+        [due, expiry]
+            .into_iter()
+            .flatten()
+            .fold(latest, Instant::min)
+    }
+
+    /// Drops what has expired, whatever the clock did.
+    fn tell_time(&self, watch: &mut ClockWatch) {
+        let (now, real) = watch.look();
+        let set_back = real.duration_since(now).unwrap_or_default();
+        if set_back > CLOCK_LEEWAY {
+            tracing::warn!(
+                by_s = set_back.as_secs(),
+                "the clock was set back; having all SVIDs renewed"
+            );
+            self.links.living.update(|cache, _| {
+                let changed = cache.expire(real);
+                cache.renew_all();
+                changed
+            });
+        }
+        if self
+            .links
+            .living
+            .read(|cache, now| cache.next_expiry().is_some_and(|when| when <= now))
+        {
+            self.links.living.update(|cache, now| cache.expire(now));
+        }
+    }
+
+    fn call(&self, due: Vec<Arc<RegistrationEntry>>) -> BoxFuture<'static, Ended> {
+        let asked: Vec<EntryId> = due.iter().map(|entry| entry.id.clone()).collect();
+        let (client, key_type) = (self.links.client.clone(), self.key_type);
+        let call = self
+            .links
+            .metrics
+            .call("manager_sync_fetch_svids_updates", &[]);
+        Box::pin(async move {
+            let outcome = request(client, due, key_type).await;
+            call.finish(match &outcome {
+                Ok(_) => Code::Ok,
+                Err(Failure::Call(status)) => status.code(),
+                Err(Failure::Keys) => Code::Internal,
+            });
+            Ended { asked, outcome }
+        })
+    }
+
+    /// Takes one call's end into the cache.
+    async fn land(&self, ended: Ended) -> Result<(), Failure> {
+        let outcomes = match ended.outcome {
+            Ok(outcomes) => outcomes,
+            Err(failure) => {
+                self.links
+                    .living
+                    .take(|cache, _| cache.give_back(&ended.asked));
+                return Err(failure);
+            }
+        };
+        self.know_authorities(&outcomes).await;
+        self.links.living.update(|cache, now| {
+            let mut changed = Changed::new();
+            for outcome in outcomes {
+                match outcome.svid {
+                    Ok(svid) => {
+                        changed.extend(cache.issued(&outcome.entry, outcome.revision, svid, now));
+                    }
+                    Err(reason) => {
+                        tracing::warn!(entry_id = %outcome.entry, reason, "no X.509-SVID");
+                        cache.refused(&outcome.entry, now);
+                        self.links.sync_now.notify_one();
+                    }
+                }
+            }
+            changed
+        });
+        Ok(())
+    }
+
+    /// Nobody gets an SVID before the authority under which it was made.
+    async fn know_authorities(&self, outcomes: &[Outcome]) {
+        let bundle = self.links.living.read(|cache, _| cache.bundle().clone());
+        let known = |svid: &Arc<X509Svid>| {
+            let issuer = issuer_id(svid);
+            let mut authorities = bundle.x509_authorities.iter();
+            issuer.is_none() || authorities.any(|one| one.certificate.subject_key_id() == issuer)
+        };
+        let mut svids = outcomes.iter().filter_map(|one| one.svid.as_ref().ok());
+        if svids.all(known) {
+            return;
+        }
+        match fetch_bundle(&self.links.client).await {
+            Ok(fetched) if fetched.trust_domain == bundle.trust_domain => {
+                let update = Update {
+                    bundle: Some(Arc::new(fetched)),
+                    ..Update::default()
+                };
+                self.links.living.update(|cache, _| cache.apply(update));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "an SVID's authority is not in the bundle yet"),
+        }
+    }
+
+    /// What to do after a failure: the size of the next batch.
+    fn cope(&self, failure: &Failure, batch: usize, pause: Duration) -> usize {
+        let mut next = batch;
+        if let Failure::Call(status) = failure {
+            self.links.orders.report(status);
+            // Too large for the server's limits.
+            if matches!(status.code(), Code::ResourceExhausted | Code::OutOfRange) {
+                next = (batch / 2).max(1);
+            }
+        }
+        tracing::warn!(error = %failure, retry_in_ms = pause.as_millis(), "no new X.509-SVIDs");
+        next
+    }
+}
+
+/// Makes keys, asks for their certificates, and joins the two.
+async fn request(
+    client: ServerClient,
+    due: Vec<Arc<RegistrationEntry>>,
+    key_type: KeyType,
+) -> Result<Vec<Outcome>, Failure> {
+    let (requests, mut outcomes) = make_requests(due, key_type).await?;
+    let params = requests
+        .iter()
+        .map(|request| NewX509svidParams {
+            entry_id: request.entry_id.to_string(),
+            csr: request.csr.clone().into(),
+        })
+        .collect();
+    let mut svids = client.svid();
+    let answer = svids.batch_new_x509svid(BatchNewX509svidRequest { params });
+    let results = tokio::time::timeout(TIMEOUT, answer)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(
+                "the server did not answer in time",
+            ))
+        })
+        .map_err(|status| Failure::Call(Box::new(status)))?
+        .into_inner()
+        .results;
+    if results.len() != requests.len() {
+        let text = format!(
+            "{} SVIDs asked for, {} answers",
+            requests.len(),
+            results.len()
+        );
+        return Err(Failure::Call(Box::new(Status::internal(text))));
+    }
+    let joined = tokio::task::spawn_blocking(move || {
+        requests
+            .into_iter()
+            .zip(results)
+            .map(|(request, result)| join(request, result))
+            .collect::<Vec<_>>()
+    });
+    outcomes.extend(joined.await.map_err(|_| Failure::Keys)?);
+    Ok(outcomes)
+}
+
+/// Makes keys and CSRs on as many threads as there are batches of them; what fails has its outcome already.
+async fn make_requests(
+    due: Vec<Arc<RegistrationEntry>>,
+    key_type: KeyType,
+) -> Result<(Vec<SvidRequest>, Vec<Outcome>), Failure> {
+    let chunks: Vec<_> = due
+        .chunks(KEYS_AT_ONCE)
+        .map(|chunk| {
+            let chunk = chunk.to_vec();
+            tokio::task::spawn_blocking(move || {
+                chunk
+                    .into_iter()
+                    .map(|entry| (SvidRequest::new(&entry, key_type), entry))
+                    .collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let (mut requests, mut failed) = (Vec::with_capacity(due.len()), Vec::new());
+    for chunk in chunks {
+        for (made, entry) in chunk.await.map_err(|_| Failure::Keys)? {
+            match made {
+                Ok(request) => requests.push(request),
+                Err(error) => failed.push(Outcome {
+                    entry: entry.id.clone(),
+                    revision: entry.revision,
+                    svid: Err(error.to_string()),
+                }),
+            }
+        }
+    }
+    Ok((requests, failed))
+}
+
+fn join(request: SvidRequest, result: batch_new_x509svid_response::Result) -> Outcome {
+    let (entry, revision) = (request.entry_id.clone(), request.revision);
+    let status = result.status.unwrap_or_default();
+    let svid = if status.code == Code::Ok as i32 {
+        let chain = result.svid.unwrap_or_default().cert_chain;
+        request
+            .finish(&chain)
+            .map(Arc::new)
+            .map_err(|error| error.to_string())
+    } else {
+        let code = Code::from_i32(status.code);
+        Err(format!("the server says {code:?}: {}", status.message))
+    };
+    Outcome {
+        entry,
+        revision,
+        svid,
+    }
+}
+
+/// Holds the wall clock against the one that is never set.
+struct ClockWatch {
+    clock: Clock,
+    wall: SystemTime,
+    steady: Instant,
+}
+
+impl ClockWatch {
+    fn new(clock: Clock) -> Self {
+        Self {
+            wall: clock.now(),
+            steady: Instant::now(),
+            clock,
+        }
+    }
+
+    /// The time now, and what it would be had nobody touched the clock since the last look.
+    fn look(&mut self) -> (SystemTime, SystemTime) {
+        let (now, steady) = (self.clock.now(), Instant::now());
+        let real = self.wall + (steady - self.steady);
+        (self.wall, self.steady) = (now, steady);
+        (now, real)
+    }
+}
