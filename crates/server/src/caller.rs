@@ -11,10 +11,11 @@ use identity::{
 };
 use runtime::{Peer, TlsPeer};
 use rustls_pki_types::CertificateDer;
-use store::{AgentError, EntryFilter, Page, Store};
+use store::{AgentError, Store};
 use tokio::sync::watch;
 use tonic::Request;
 
+use crate::entries::Entries;
 use crate::policy::Who;
 use crate::rpc::{DenyReason, RpcError};
 
@@ -42,7 +43,7 @@ pub(crate) enum Caller {
         /// Who it is.
         id: SpiffeId,
         /// The entry that makes it one.
-        entry: Box<RegistrationEntry>,
+        entry: Arc<RegistrationEntry>,
     },
     /// An attested agent whose SVID is the current one.
     Agent {
@@ -131,6 +132,7 @@ pub(crate) struct Callers {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) admin_ids: Vec<SpiffeId>,
     pub(crate) bundle: watch::Receiver<Arc<Bundle>>,
+    pub(crate) entries: Entries,
     pub(crate) store: Store,
 }
 
@@ -175,7 +177,8 @@ impl Callers {
         if !id.is_member_of(&self.trust_domain) {
             return Err(denied());
         }
-        if let Some(caller) = self.by_entry(&id, who).await? {
+        self.entries.catch_up().await?;
+        if let Some(caller) = self.by_entry(&id, who) {
             return Ok(caller);
         }
         if who.includes(Who::AGENT) {
@@ -204,44 +207,31 @@ impl Callers {
     }
 
     /// The role that an entry of this ID gives.
-    async fn by_entry(&self, id: &SpiffeId, who: Who) -> Result<Option<Caller>, RpcError> {
-        if !who.includes(Who::ADMIN) && !who.includes(Who::DOWNSTREAM) {
-            return Ok(None);
-        }
-        let filter = EntryFilter {
-            spiffe_id: Some(id.clone()),
-            ..EntryFilter::default()
-        };
-        let entries = self
-            .store
-            .list_entries(&filter, Page::default())
-            .await?
-            .items;
+    fn by_entry(&self, id: &SpiffeId, who: Who) -> Option<Caller> {
+        let entries = self.entries.of_spiffe_id(id);
         if who.includes(Who::ADMIN) && entries.iter().any(|entry| entry.admin) {
-            return Ok(Some(Caller::Admin(id.clone())));
+            return Some(Caller::Admin(id.clone()));
         }
         let downstream = entries.into_iter().find(|entry| entry.downstream);
-        Ok(downstream
+        downstream
             .filter(|_| who.includes(Who::DOWNSTREAM))
             .map(|entry| Caller::Downstream {
                 id: id.clone(),
-                entry: Box::new(entry),
-            }))
+                entry,
+            })
     }
 
     /// An agent whose serial number is the current one, or that of a renewal, which becomes the current one.
     async fn agent(&self, id: SpiffeId, serial: String, path: &str) -> Result<Caller, RpcError> {
-        let Some(agent) = self.store.agent(&id).await? else {
+        let Some(agent) = self.entries.agent(&id) else {
             return Err(deny(path, DenyReason::AgentNotAttested));
         };
         if agent.banned {
             return Err(deny(path, DenyReason::AgentBanned));
         }
         if agent.svid.serial != serial {
-            if !agent
-                .renewed
-                .is_some_and(|renewed| renewed.serial == serial)
-            {
+            let renewed = agent.renewed.as_ref();
+            if renewed.is_none_or(|renewed| renewed.serial != serial) {
                 return Err(deny(path, DenyReason::AgentNotActive));
             }
             match self.store.activate_agent_svid(&id, &serial).await {

@@ -18,7 +18,7 @@ mod service;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use proto::spire::api::server::agent::v1::agent_server::AgentServer;
 use proto::spire::api::server::bundle::v1::bundle_server::BundleServer;
@@ -29,7 +29,7 @@ use proto::spire::api::server::svid::v1::svid_server::SvidServer;
 use runtime::files::{FileError, private_folder};
 use runtime::grpc::MAX_MESSAGE;
 use runtime::log::Log;
-use runtime::{Clock, Metrics, Readiness, Tasks};
+use runtime::{BoxError, Clock, Metrics, Readiness, Shutdown, Tasks};
 use store::Store;
 use thiserror::Error;
 use tonic::service::Routes;
@@ -40,6 +40,7 @@ use crate::caller::Callers;
 use crate::config::DataStore;
 use crate::endpoints::limits::Limiter;
 use crate::endpoints::{Endpoints, Shared};
+use crate::entries::Entries;
 use crate::service::debug::DebugService;
 use crate::service::health::HealthService;
 use crate::service::logger::LoggerService;
@@ -57,6 +58,9 @@ pub enum BuildError {
     /// The datastore cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
+    /// The entries cannot be loaded.
+    #[error("cannot load the entries: {0}")]
+    Entries(#[from] store::StoreError),
     /// The authorities cannot be loaded or made.
     #[error("cannot set up the authorities: {0}")]
     Authorities(#[source] runtime::BoxError),
@@ -69,6 +73,7 @@ pub enum BuildError {
 pub struct Server {
     config: Config,
     store: Store,
+    entries: Entries,
     authorities: Authorities,
     rotator: Rotator,
     endpoints: Endpoints,
@@ -95,10 +100,12 @@ impl Server {
             Authorities::start(&config, store.clone(), clock.clone(), metrics.clone())
                 .await
                 .map_err(|error| BuildError::Authorities(error.into()))?;
+        let entries = Entries::load(store.clone(), &config.trust_domain).await?;
         let endpoints = Endpoints::bind(&config, authorities.server_svid()).await?;
         Ok(Self {
             config,
             store,
+            entries,
             authorities,
             rotator,
             endpoints,
@@ -125,6 +132,7 @@ impl Server {
                 trust_domain: self.config.trust_domain.clone(),
                 admin_ids: self.config.admin_ids.clone(),
                 bundle: self.authorities.bundle(),
+                entries: self.entries.clone(),
                 store: self.store.clone(),
             },
             limiter: Arc::new(Limiter::new(self.config.rate_limit)),
@@ -142,6 +150,7 @@ impl Server {
             "Starting Server APIs"
         );
         tasks.spawn("rotation", self.rotator.run(tasks.shutdown()));
+        tasks.spawn("entries", follow(self.entries, tasks.shutdown()));
         let agents = self.config.prune_agents;
         let pruning = prune::run(self.store, agents, self.clock, tasks.shutdown());
         tasks.spawn("pruning", pruning);
@@ -198,4 +207,19 @@ async fn open(config: &Config) -> Result<Store, BuildError> {
         private_folder(folder)?;
     }
     Ok(Store::open(path).await?)
+}
+
+/// Keeps the index of entries up to date; a store that cannot be read is tried again a second later.
+async fn follow(entries: Entries, shutdown: Shutdown) -> Result<(), BoxError> {
+    loop {
+        let failed = tokio::select! {
+            followed = entries.clone().follow() => followed,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let Err(error) = failed else {
+            return Ok(());
+        };
+        tracing::error!(%error, "cannot follow the entries; trying again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
