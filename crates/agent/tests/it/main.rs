@@ -1,0 +1,4 @@
+//! The agent's endpoints from outside.
+
+mod domain;
+mod workload_api;
