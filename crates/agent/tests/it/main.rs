@@ -1,4 +1,6 @@
 //! The agent's endpoints from outside.
 
+mod attestation;
 mod domain;
+mod socket;
 mod workload_api;
