@@ -35,16 +35,20 @@ use thiserror::Error;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
+use crate::attest::Attestors;
 use crate::authority::{Authorities, Rotator};
 use crate::caller::Callers;
 use crate::config::DataStore;
 use crate::endpoints::limits::Limiter;
 use crate::endpoints::{Endpoints, Shared};
 use crate::entries::Entries;
+use crate::service::agent::{self, AgentService};
 use crate::service::debug::DebugService;
+use crate::service::entry::EntryService;
 use crate::service::health::HealthService;
 use crate::service::logger::LoggerService;
 
+pub use attest::AttestorError;
 pub use config::{Config, Overrides};
 pub use endpoints::{Addresses, EndpointError};
 
@@ -64,6 +68,9 @@ pub enum BuildError {
     /// The authorities cannot be loaded or made.
     #[error("cannot set up the authorities: {0}")]
     Authorities(#[source] runtime::BoxError),
+    /// A node attestor cannot be set up.
+    #[error(transparent)]
+    Attestor(#[from] AttestorError),
     /// A listener cannot be set up.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -75,6 +82,7 @@ pub struct Server {
     store: Store,
     entries: Entries,
     authorities: Authorities,
+    attestors: Arc<Attestors>,
     rotator: Rotator,
     endpoints: Endpoints,
     clock: Clock,
@@ -101,12 +109,19 @@ impl Server {
                 .await
                 .map_err(|error| BuildError::Authorities(error.into()))?;
         let entries = Entries::load(store.clone(), &config.trust_domain).await?;
+        let attestors = Attestors::build(
+            &config.node_attestors,
+            &config.trust_domain,
+            store.clone(),
+            authorities.bundle(),
+        )?;
         let endpoints = Endpoints::bind(&config, authorities.server_svid()).await?;
         Ok(Self {
             config,
             store,
             entries,
             authorities,
+            attestors: Arc::new(attestors),
             rotator,
             endpoints,
             clock,
@@ -160,7 +175,25 @@ impl Server {
 
     /// The services of the TCP endpoint.
     fn remote(&self) -> Routes {
+        let trust_domain = &self.config.trust_domain;
+        let entries = EntryService::new(
+            self.store.clone(),
+            self.entries.clone(),
+            trust_domain.clone(),
+            self.clock.clone(),
+        );
+        let agents = AgentService::new(agent::Parts {
+            store: self.store.clone(),
+            entries: self.entries.clone(),
+            authorities: self.authorities.clone(),
+            attestors: Arc::clone(&self.attestors),
+            trust_domain: trust_domain.clone(),
+            agent_ttl: self.config.ca.agent_ttl,
+            clock: self.clock.clone(),
+        });
         Routes::default()
+            .add_service(AgentServer::new(agents).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(EntryServer::new(entries).max_decoding_message_size(MAX_MESSAGE))
     }
 
     /// Those, and the services that only this machine's processes may call.

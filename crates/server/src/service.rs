@@ -5,5 +5,6 @@ pub(crate) mod bundle;
 pub(crate) mod debug;
 pub(crate) mod entry;
 pub(crate) mod health;
+mod list;
 pub(crate) mod logger;
 pub(crate) mod svid;

@@ -6,7 +6,7 @@ mod write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::{EntryError, EntryId, RegistrationEntry, SpiffeId, TrustDomain};
+use identity::{EntryId, RegistrationEntry, SpiffeId, TrustDomain};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 use thiserror::Error;
@@ -51,9 +51,9 @@ pub enum UpdateEntryError {
     /// No such entry.
     #[error("entry not found")]
     NotFound,
-    /// The edit, or what came of it, is refused.
-    #[error(transparent)]
-    Invalid(#[from] EntryError),
+    /// The edit was refused.
+    #[error("{0}")]
+    Refused(String),
     /// Another entry of the same SPIFFE ID, parent ID and selectors exists.
     #[error("similar entry already exists")]
     Similar(Arc<RegistrationEntry>),
@@ -63,7 +63,7 @@ pub enum UpdateEntryError {
 }
 
 /// Changes an entry, or refuses to. The ID, `created_at` and `revision` are the store's: what it writes there is lost.
-pub type EditEntry = Box<dyn FnOnce(&mut RegistrationEntry) -> Result<(), EntryError> + Send>;
+pub type EditEntry = Box<dyn FnOnce(&mut RegistrationEntry) -> Result<(), String> + Send>;
 
 /// A fresh entry ID, a UUIDv4.
 #[must_use]

@@ -180,8 +180,8 @@ async fn update_one(
         return Ok(Err(UpdateEntryError::NotFound));
     };
     let mut after = before.entry.clone();
-    if let Err(error) = edit(&mut after) {
-        return Ok(Err(UpdateEntryError::Invalid(error)));
+    if let Err(reason) = edit(&mut after) {
+        return Ok(Err(UpdateEntryError::Refused(reason)));
     }
     let similar = similar_to(&mut transaction.connection, &after).await?;
     if let Some(similar) = similar.filter(|similar| similar.id != before.id) {
