@@ -44,10 +44,7 @@ impl Template {
     }
 
     /// Fills in the fields; tells the first that has no value.
-    pub(super) fn render<'a>(
-        &'a self,
-        value: impl Fn(&str) -> Option<String>,
-    ) -> Result<String, &'a str> {
+    pub(super) fn render(&self, value: impl Fn(&str) -> Option<String>) -> Result<String, &str> {
         let mut text = String::new();
         for part in &self.0 {
             match part {

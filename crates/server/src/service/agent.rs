@@ -326,9 +326,7 @@ impl agent_server::Agent for AgentService {
     ) -> Result<Response<BoxStream<AttestAgentResponse>>, Status> {
         limits::take(&request, Work::Attest, 1).await?;
         let attestation = Attestation::new(self.clone(), request.into_inner());
-        let answers = stream::try_unfold(attestation, |attestation| async {
-            Ok(attestation.next().await?)
-        });
+        let answers = stream::try_unfold(attestation, Attestation::next);
         Ok(Response::new(Box::pin(answers)))
     }
 

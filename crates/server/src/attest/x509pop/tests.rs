@@ -138,7 +138,6 @@ fn an_ecdsa_node_is_attested_with_spires_id_and_selectors() {
         SanType::URI("x509pop://example.org/cluster/a/b".try_into().unwrap()),
         SanType::URI("x509pop://other.org/cluster/x".try_into().unwrap()),
     ];
-    let leaf = params.clone().signed_by(&key, &world.ca).unwrap();
     let attested = world.attest(params, &key).unwrap();
     let name = attested
         .id
@@ -146,7 +145,6 @@ fn an_ecdsa_node_is_attested_with_spires_id_and_selectors() {
         .strip_prefix("/spire/agent/x509pop/")
         .unwrap();
     assert_eq!(name.len(), 40, "SHA-1 in hex: {name}");
-    let _ = leaf;
     let selectors: Vec<String> = attested.selectors.iter().map(ToString::to_string).collect();
     let expected = [
         format!("x509pop:ca:fingerprint:{}", fingerprint(world.ca.der())),

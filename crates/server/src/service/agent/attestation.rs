@@ -21,7 +21,7 @@ pub(super) struct Attestation {
 enum State {
     New,
     Challenged {
-        pending: Pending,
+        pending: Box<Pending>,
         kind: String,
         key: PublicKey,
     },
@@ -51,6 +51,7 @@ impl Attestation {
                 match self.service.0.attestors.begin(&kind, &payload, now).await? {
                     Progress::Attested(attested) => self.admit(attested, kind, &key).await,
                     Progress::Challenge(challenge, pending) => {
+                        let pending = Box::new(pending);
                         self.state = State::Challenged { pending, kind, key };
                         Ok(Some((challenge_message(challenge), self)))
                     }

@@ -10,7 +10,7 @@ const CA_PEM: &str = include_str!("../ca.pem");
 fn full(name: &str) -> Bundle {
     let mut bundle = Bundle::from_pem(&domain(name), CA_PEM).unwrap();
     bundle.x509_authorities[0].tainted = true;
-    bundle.jwt_authorities = ["one", "two"].map(|key_id| key(key_id)).into();
+    bundle.jwt_authorities = ["one", "two"].map(key).into();
     bundle.jwt_authorities[1].expires_at = None;
     bundle.refresh_hint = Some(Duration::from_secs(300));
     bundle.sequence = u64::MAX;
