@@ -8,6 +8,7 @@ pub mod listen;
 pub mod log;
 mod metrics;
 mod pages;
+pub mod process;
 mod readiness;
 mod tasks;
 

@@ -141,7 +141,7 @@ impl Tasks {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let name = name.into();
-        let running = self.names.enter(&name);
+        let running = self.names.enter(name.clone());
         let failed = self.failed.clone();
         self.track(async move {
             let _running = running;
@@ -249,11 +249,11 @@ impl Signals {
 struct Names(Arc<Mutex<BTreeMap<Cow<'static, str>, usize>>>);
 
 impl Names {
-    fn enter(&self, name: &Cow<'static, str>) -> Running {
+    fn enter(&self, name: Cow<'static, str>) -> Running {
         *self.lock().entry(name.clone()).or_default() += 1;
         Running {
             names: self.clone(),
-            name: name.clone(),
+            name,
         }
     }
 
@@ -288,3 +288,6 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message").to_owned()
 }
+
+#[cfg(test)]
+mod tests;
