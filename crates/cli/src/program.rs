@@ -1,0 +1,66 @@
+//! What every long-running program does around its own work.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use runtime::config::Problems;
+use runtime::log::Log;
+use runtime::{Supervisor, Tasks};
+
+use crate::environment;
+
+/// How long a program has to drain after SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Reads the file at `path` by `parse`, which gets its text and, when asked, the environment to put into it.
+pub(crate) fn read_config<C>(
+    path: &Path,
+    expand_env: bool,
+    parse: impl FnOnce(&str, Option<&BTreeMap<String, String>>) -> Result<C, Problems>,
+) -> Result<C> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+    let environment = expand_env.then(environment::all);
+    parse(&text, environment.as_ref()).map_err(|problems| {
+        let count = problems.0.len();
+        let noun = if count == 1 { "mistake" } else { "mistakes" };
+        let lines = problems.to_string().replace('\n', "\n  ");
+        anyhow::anyhow!("{count} {noun} in {}:\n  {lines}", path.display())
+    })
+}
+
+/// Runs a program until it is asked to end: `start` builds it and starts its tasks.
+pub(crate) fn run<F>(log: &Log, start: impl FnOnce(Tasks) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    runtime::process::harden();
+    let started = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let tokio = started.context("cannot start the async runtime")?;
+    tokio.block_on(async {
+        let (supervisor, tasks) = Supervisor::new();
+        log.reopen_on_signal(&tasks);
+        if let Err(error) = start(tasks).await {
+            tracing::error!(error = format!("{error:#}"), "cannot start");
+            return Err(error);
+        }
+        supervisor.run(GRACE).await?;
+        tracing::info!("ended");
+        Ok(())
+    })
+}
+
+/// Runs a client command.
+pub(crate) fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
+    let started = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    started
+        .context("cannot start the async runtime")?
+        .block_on(command)
+}
