@@ -143,12 +143,21 @@ impl Authorities {
         clock: Clock,
         metrics: Metrics,
     ) -> Result<(Self, Rotator), AuthorityError> {
-        let settings = Settings::of(config);
-        let jwt_issuer = settings.jwt_issuer.clone();
         let keys = match &config.key_manager {
             config::KeyManager::Memory => ca::KeyManager::memory(),
             config::KeyManager::Disk { keys_path } => ca::KeyManager::disk(keys_path)?,
         };
+        Self::load(Settings::of(config), keys, store, clock, metrics).await
+    }
+
+    async fn load(
+        settings: Settings,
+        keys: ca::KeyManager,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<(Self, Rotator), AuthorityError> {
+        let jwt_issuer = settings.jwt_issuer.clone();
         let publisher = Publisher::load(store.clone(), &settings.trust_domain).await?;
         let keeper = Keeper::load(settings, keys, store, publisher.clone(), metrics.clone());
         let keeper = keeper.await?;

@@ -1,6 +1,7 @@
 //! What goes wrong in a call: what the caller hears and what the log hears. The only place where a gRPC status is made.
 
 pub(crate) use proto::convert::Reason as DenyReason;
+use proto::spire::api::types;
 use store::StoreError;
 use thiserror::Error;
 use tonic::{Code, Status};
@@ -75,6 +76,14 @@ impl RpcError {
             Self::Unavailable(_) => Code::Unavailable,
             Self::Internal { .. } => Code::Internal,
         }
+    }
+}
+
+impl RpcError {
+    /// The status of one item of a batch; what is our fault is logged here.
+    pub(crate) fn item_status(self) -> types::Status {
+        let status = Status::from(self);
+        proto::convert::status(status.code(), status.message())
     }
 }
 

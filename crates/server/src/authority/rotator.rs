@@ -103,7 +103,7 @@ impl Rotator {
     }
 
     /// When there is next something to do.
-    fn next_due(&self) -> SystemTime {
+    pub(super) fn next_due(&self) -> SystemTime {
         let due = [
             self.keeper.next_due(),
             prune_at(&self.keeper.publisher.latest()),
@@ -114,7 +114,7 @@ impl Rotator {
     }
 
     /// Does all that is due now; what fails does not hold up the rest.
-    async fn tick(&mut self) -> Result<(), AuthorityError> {
+    pub(super) async fn tick(&mut self) -> Result<(), AuthorityError> {
         let now = self.clock.now();
         let advanced = self.keeper.advance(now).await;
         let published = self.publish_signers();

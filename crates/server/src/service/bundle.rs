@@ -1,1 +1,114 @@
-//! spire.api.server.bundle.v1
+//! `spire.api.server.bundle.v1`: the trust domain's bundle for whoever asks. Federation comes later.
+
+use proto::convert;
+use proto::spire::api::server::bundle::v1::bundle_server::Bundle;
+use proto::spire::api::server::bundle::v1::{
+    AppendBundleRequest, BatchCreateFederatedBundleRequest, BatchCreateFederatedBundleResponse,
+    BatchDeleteFederatedBundleRequest, BatchDeleteFederatedBundleResponse,
+    BatchSetFederatedBundleRequest, BatchSetFederatedBundleResponse,
+    BatchUpdateFederatedBundleRequest, BatchUpdateFederatedBundleResponse, CountBundlesRequest,
+    CountBundlesResponse, GetBundleRequest, GetFederatedBundleRequest, ListFederatedBundlesRequest,
+    ListFederatedBundlesResponse, PublishJwtAuthorityRequest, PublishJwtAuthorityResponse,
+    PublishWitAuthorityRequest, PublishWitAuthorityResponse,
+};
+use proto::spire::api::types;
+use store::Store;
+use tonic::{Request, Response, Status};
+
+use crate::authority::Authorities;
+use crate::rpc::RpcError;
+
+/// Hands out bundles.
+pub(crate) struct BundleService {
+    pub(crate) authorities: Authorities,
+    pub(crate) store: Store,
+}
+
+#[tonic::async_trait]
+impl Bundle for BundleService {
+    async fn get_bundle(
+        &self,
+        request: Request<GetBundleRequest>,
+    ) -> Result<Response<types::Bundle>, Status> {
+        let bundle = self.authorities.bundle();
+        let mut bundle = types::Bundle::from(&**bundle.borrow());
+        convert::mask_bundle(&mut bundle, request.get_ref().output_mask.as_ref());
+        Ok(Response::new(bundle))
+    }
+
+    async fn count_bundles(
+        &self,
+        _: Request<CountBundlesRequest>,
+    ) -> Result<Response<CountBundlesResponse>, Status> {
+        let count = self.store.count_bundles().await.map_err(RpcError::from)?;
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        Ok(Response::new(CountBundlesResponse { count }))
+    }
+
+    async fn append_bundle(
+        &self,
+        _: Request<AppendBundleRequest>,
+    ) -> Result<Response<types::Bundle>, Status> {
+        Err(later("appending to the bundle"))
+    }
+
+    async fn publish_jwt_authority(
+        &self,
+        _: Request<PublishJwtAuthorityRequest>,
+    ) -> Result<Response<PublishJwtAuthorityResponse>, Status> {
+        Err(later("publishing a downstream server's JWT authority"))
+    }
+
+    async fn publish_wit_authority(
+        &self,
+        _: Request<PublishWitAuthorityRequest>,
+    ) -> Result<Response<PublishWitAuthorityResponse>, Status> {
+        Err(later("publishing a WIT authority"))
+    }
+
+    async fn list_federated_bundles(
+        &self,
+        _: Request<ListFederatedBundlesRequest>,
+    ) -> Result<Response<ListFederatedBundlesResponse>, Status> {
+        Err(later("federation"))
+    }
+
+    async fn get_federated_bundle(
+        &self,
+        _: Request<GetFederatedBundleRequest>,
+    ) -> Result<Response<types::Bundle>, Status> {
+        Err(later("federation"))
+    }
+
+    async fn batch_create_federated_bundle(
+        &self,
+        _: Request<BatchCreateFederatedBundleRequest>,
+    ) -> Result<Response<BatchCreateFederatedBundleResponse>, Status> {
+        Err(later("federation"))
+    }
+
+    async fn batch_update_federated_bundle(
+        &self,
+        _: Request<BatchUpdateFederatedBundleRequest>,
+    ) -> Result<Response<BatchUpdateFederatedBundleResponse>, Status> {
+        Err(later("federation"))
+    }
+
+    async fn batch_set_federated_bundle(
+        &self,
+        _: Request<BatchSetFederatedBundleRequest>,
+    ) -> Result<Response<BatchSetFederatedBundleResponse>, Status> {
+        Err(later("federation"))
+    }
+
+    async fn batch_delete_federated_bundle(
+        &self,
+        _: Request<BatchDeleteFederatedBundleRequest>,
+    ) -> Result<Response<BatchDeleteFederatedBundleResponse>, Status> {
+        Err(later("federation"))
+    }
+}
+
+fn later(what: &str) -> Status {
+    RpcError::Unimplemented(format!("{what} is not offered yet")).into()
+}
