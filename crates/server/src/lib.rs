@@ -43,10 +43,12 @@ use crate::endpoints::limits::Limiter;
 use crate::endpoints::{Endpoints, Shared};
 use crate::entries::Entries;
 use crate::service::agent::{self, AgentService};
+use crate::service::bundle::BundleService;
 use crate::service::debug::DebugService;
 use crate::service::entry::EntryService;
 use crate::service::health::HealthService;
 use crate::service::logger::LoggerService;
+use crate::service::svid::SvidService;
 
 pub use attest::AttestorError;
 pub use config::{Config, Overrides};
@@ -191,9 +193,21 @@ impl Server {
             agent_ttl: self.config.ca.agent_ttl,
             clock: self.clock.clone(),
         });
+        let bundle = BundleService {
+            authorities: self.authorities.clone(),
+            store: self.store.clone(),
+        };
+        let svid = SvidService {
+            authorities: self.authorities.clone(),
+            entries: self.entries.clone(),
+            trust_domain: self.config.trust_domain.clone(),
+            ca: self.config.ca.clone(),
+        };
         Routes::default()
             .add_service(AgentServer::new(agents).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(BundleServer::new(bundle).max_decoding_message_size(MAX_MESSAGE))
             .add_service(EntryServer::new(entries).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(SvidServer::new(svid).max_decoding_message_size(MAX_MESSAGE))
     }
 
     /// Those, and the services that only this machine's processes may call.
