@@ -310,7 +310,7 @@ async fn s_24_a_crash_between_journal_and_bundle_is_made_good() {
     emptied.await.unwrap();
 
     let (after, _) = house.load(&store, house.disk()).await;
-    assert_eq!(published(&after), [ours.clone()]);
+    assert_eq!(published(&after), std::slice::from_ref(&ours));
     assert_eq!(signer(&after), ours);
     assert_eq!(after.bundle().borrow().jwt_authorities.len(), 1);
 }
