@@ -12,8 +12,10 @@ pub mod envoy;
 pub mod load;
 pub mod ports;
 pub mod process;
+pub mod stock;
 pub mod wait;
 
 pub use domain::{Domain, Settings};
 pub use envoy::{Envoy, Sds, Validation};
 pub use process::Process;
+pub use stock::Stock;
