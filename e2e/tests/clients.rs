@@ -1,4 +1,8 @@
 //! E6: stock clients, unmodified, against the built binary: fetch, watch, validate, and mTLS between languages.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "real processes live on the real clock"
+)]
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,13 +12,6 @@ use e2e::{Domain, Settings, Stock, binaries, wait};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
-
-/// The agent tells programs apart by their path.
-fn settings() -> Settings {
-    Settings {
-        ..Settings::default()
-    }
-}
 
 /// All clients, each registered as `/<language>`.
 async fn clients(domain: &Domain) -> Result<Vec<Stock>> {
@@ -37,7 +34,7 @@ async fn clients(domain: &Domain) -> Result<Vec<Stock>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn e6_clients_of_three_languages_fetch_and_trust_each_other() -> Result<()> {
-    let domain = Domain::start(settings()).await?;
+    let domain = Domain::start(Settings::default()).await?;
     let clients = clients(&domain).await?;
     fetch(&domain, &clients).await?;
     tokens(&domain, &clients).await?;
@@ -146,7 +143,7 @@ async fn e6_clients_of_three_languages_follow_rotations() -> Result<()> {
     let domain = Domain::start(Settings {
         ca_ttl: Duration::from_secs(600),
         x509_svid_ttl: Duration::from_secs(10),
-        ..settings()
+        ..Settings::default()
     })
     .await?;
     let clients = clients(&domain).await?;

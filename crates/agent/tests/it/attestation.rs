@@ -204,7 +204,8 @@ fn caller() {
         "bequeath" => {
             fcntl(&connection, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
             // It ends with our standard input, which the test holds.
-            Command::new(OTHER_PROGRAM).spawn().unwrap();
+            let heir = Command::new(OTHER_PROGRAM).spawn().unwrap();
+            std::mem::forget(heir);
         }
         "setuid" => {
             setuid(Uid::from_raw(NOBODY)).unwrap();
