@@ -8,6 +8,7 @@ pub mod caller;
 mod compose;
 mod frames;
 mod health;
+pub mod sds;
 mod shared;
 pub mod uds;
 pub mod workload;

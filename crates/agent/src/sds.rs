@@ -15,7 +15,7 @@ pub use name::{Form, Name};
 pub use secrets::{Absent, Secrets};
 pub use session::{DeltaSecrets, Note, RequestError, StreamSecrets};
 
-use crate::config::Config;
+use crate::config::{SdsConfig, WorkloadApiConfig};
 
 /// The one type of resource there is here.
 pub const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
@@ -50,15 +50,16 @@ impl Default for Options {
     }
 }
 
-impl From<&Config> for Options {
-    fn from(config: &Config) -> Self {
-        let sds = &config.sds;
+impl Options {
+    /// What the configuration says.
+    #[must_use]
+    pub fn new(sds: &SdsConfig, workload_api: &WorkloadApiConfig) -> Self {
         Self {
             default_svid_name: sds.default_svid_name.clone(),
             default_bundle_name: sds.default_bundle_name.clone(),
             default_all_bundles_name: sds.default_all_bundles_name.clone(),
             disable_spiffe_cert_validation: sds.disable_spiffe_cert_validation,
-            allow_unauthenticated_verifiers: config.workload_api.allow_unauthenticated_verifiers,
+            allow_unauthenticated_verifiers: workload_api.allow_unauthenticated_verifiers,
         }
     }
 }

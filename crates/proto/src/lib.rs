@@ -6,10 +6,8 @@
 
 pub mod convert;
 pub mod discovery;
+pub mod envoy;
 mod redact;
-
-/// Envoy's own messages, re-exported so that only this room names the crate they come from.
-pub use envoy_types as envoy;
 
 /// All of /proto, compiled: an encoded `FileDescriptorSet` without comments, for reflection and JSON output.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -11,8 +11,10 @@ use tonic_reflection::server::{Builder as Reflection, Error as ReflectionError};
 
 use super::caller::Callers;
 use super::health::AgentHealth;
+use super::sds::SdsService;
 use super::workload::WorkloadApi;
 use crate::config::{SdsConfig, WorkloadApiConfig};
+use crate::sds::{Options, Secrets};
 use crate::workload::Attestors;
 use crate::workloads::Workloads;
 
@@ -79,6 +81,19 @@ impl Services {
         let mut routes = Routes::builder();
         let mut served = vec![name_of(&health)];
         routes.add_service(health);
+        if self.sds.enabled {
+            let options = Options::new(&self.sds, &self.workload_api);
+            let sds = SdsService::new(
+                callers.clone(),
+                self.workloads.clone(),
+                Secrets::new(options),
+                self.clock.clone(),
+                self.metrics.clone(),
+                tasks.shutdown(),
+            );
+            served.push(name_of(&sds));
+            routes.add_service(sds);
+        }
         if self.workload_api.enabled {
             let api = WorkloadApi::new(
                 callers,

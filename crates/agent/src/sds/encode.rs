@@ -6,15 +6,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use identity::{Bundle, X509Svid};
 use prost::Message as _;
-use proto::envoy::pb::{
-    envoy::{
-        config::core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
-        extensions::transport_sockets::tls::v3::{
-            CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate,
-            secret::Type, spiffe_cert_validator_config::TrustDomain,
-        },
+use proto::envoy::{
+    Any,
+    core::{DataSource, TypedExtensionConfig, data_source::Specifier},
+    tls::{
+        CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate,
+        secret::Type, spiffe_cert_validator_config::TrustDomain,
     },
-    google::protobuf::Any,
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -214,4 +212,10 @@ fn wipe(secret: &mut Secret) {
     if let Some(Specifier::InlineBytes(key)) = key.and_then(|source| source.specifier.as_mut()) {
         key.zeroize();
     }
+}
+
+/// The version of an encoded secret, as a client would find it out.
+#[cfg(test)]
+pub(super) fn version_of(any: &[u8]) -> Version {
+    Version::of(any)
 }

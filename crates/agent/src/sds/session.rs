@@ -80,4 +80,6 @@ fn describe(node: &Node) -> String {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

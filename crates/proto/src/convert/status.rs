@@ -3,10 +3,10 @@
 use prost::{Message as _, Name as _};
 use tonic::{Code, Status};
 
-use crate::envoy::pb::google::protobuf::Any;
-use crate::envoy::pb::google::rpc::Status as RpcStatus;
-use crate::envoy::util::pack_any;
 use crate::spire::api::types;
+use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::rpc::Status as RpcStatus;
+use envoy_types::util::pack_any;
 
 pub use types::permission_denied_details::Reason;
 
