@@ -76,7 +76,7 @@ pub(super) enum Answered {
     InTime,
     /// It answers the newest response of all once more.
     Again,
-    /// It answers an earlier one.
+    /// It answers one that has been overtaken, by a newer one or by the end of the subscription.
     Late,
     /// Never sent here.
     Foreign,
@@ -87,6 +87,8 @@ pub(super) enum Answered {
 struct Nonces {
     stream: u64,
     last: u64,
+    /// Whether the client has answered the last one.
+    answered: bool,
 }
 
 impl Subscriptions {
@@ -97,7 +99,11 @@ impl Subscriptions {
             node: None,
             names: HashMap::new(),
             due: Vec::new(),
-            nonces: Nonces { stream, last: 0 },
+            nonces: Nonces {
+                stream,
+                last: 0,
+                answered: false,
+            },
             notes: Vec::new(),
         }
     }
@@ -225,13 +231,17 @@ impl Subscriptions {
         let Some(number) = self.nonces.read(nonce) else {
             return Answered::Foreign;
         };
+        let again =
+            number == self.nonces.last && std::mem::replace(&mut self.nonces.answered, true);
         let awaits = |one: &Subscription| one.in_flight.is_some_and(|sent| sent.nonce == number);
         let awaiting = self.names.iter_mut().find(|(_, one)| awaits(one));
-        let Some((name, subscription)) = awaiting else {
-            return self.nonces.when(number);
-        };
-        let Some(sent) = subscription.in_flight.take() else {
-            return self.nonces.when(number);
+        let answered = awaiting.and_then(|(name, one)| Some((name, one.in_flight.take()?, one)));
+        let Some((name, sent, subscription)) = answered else {
+            return if again {
+                Answered::Again
+            } else {
+                Answered::Late
+            };
         };
         if let Some(message) = rejection {
             let version = subscription.reject(sent.before);
@@ -325,15 +335,8 @@ impl Subscription {
 impl Nonces {
     fn next(&mut self) -> (u64, String) {
         self.last += 1;
+        self.answered = false;
         (self.last, format!("{:016x}-{}", self.stream, self.last))
-    }
-
-    const fn when(&self, number: u64) -> Answered {
-        if number == self.last {
-            Answered::Again
-        } else {
-            Answered::Late
-        }
     }
 
     /// The number in a nonce of this stream.

@@ -395,6 +395,25 @@ fn s_5_10_a_client_that_says_everything_twice_does_not_loop() {
 }
 
 #[test]
+fn s_5_10_a_late_first_answer_is_no_repetition() {
+    let domain = Domain::new("example.org");
+    let mut session = sotw(&domain.view(&["/web", "/api"]));
+    session.on_request(&ask(&[WEB, API]), now()).unwrap();
+    let (responses, names) = all(&mut session);
+    // The name of the newest response is dropped before that is answered.
+    let [kept, dropped] = &responses[..] else {
+        panic!("two responses");
+    };
+    session.on_request(&ask(&[&names[0]]), now()).unwrap();
+    for response in [kept, dropped] {
+        session
+            .on_request(&ack(response, &[&names[0]]), now())
+            .unwrap();
+        assert_eq!(session.next(now()), None);
+    }
+}
+
+#[test]
 fn s_5_11_nothing_is_sent_unasked() {
     let domain = Domain::new("example.org");
     let view = domain.view(&["/web"]);
