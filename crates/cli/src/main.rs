@@ -7,8 +7,11 @@
 )]
 
 mod arguments;
+mod client;
 mod commands;
 mod environment;
+mod files;
+mod output;
 mod program;
 mod socket;
 
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("Error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
 //! `signet agent …`
 
+mod api;
 mod run;
 
 use anyhow::Result;
@@ -17,6 +18,9 @@ pub(crate) enum Command {
     Validate(run::Validate),
     /// Ask whether the agent is healthy
     Healthcheck(Healthcheck),
+    /// The Workload API, asked as this process
+    #[command(subcommand)]
+    Api(api::Command),
 }
 
 impl Command {
@@ -25,6 +29,7 @@ impl Command {
             Self::Run(run) => run.run(),
             Self::Validate(validate) => validate.run(),
             Self::Healthcheck(healthcheck) => program::block_on(healthcheck.run()),
+            Self::Api(command) => program::block_on(command.run()),
         }
     }
 }
