@@ -6,6 +6,7 @@
 )]
 
 pub mod app;
+pub mod bench;
 pub mod binaries;
 pub mod domain;
 pub mod envoy;

@@ -1,0 +1,162 @@
+//! Row c: a new stream on a warm cache. Row e: what connections and streams cost in memory.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tokio::time::Instant;
+
+use super::h2::{Connection, Stream};
+use super::{Figure, Report, floor, percentile, usage};
+use crate::{Domain, Settings, wait};
+
+const METHOD: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
+
+/// The samples of each case.
+const SAMPLES: usize = 300;
+
+/// Measures both rows.
+///
+/// # Errors
+/// When something does not run.
+pub async fn run(report: &mut Report) -> Result<()> {
+    let mut domain = Domain::start(Settings::default()).await?;
+    domain.register("/bench", &env::current_exe()?).await?;
+    let socket = domain.agent_socket();
+    let message = wait::until("the agent serves the bench", || async {
+        let mut stream = Connection::open(&socket).await?.stream(METHOD).await?;
+        Ok(Some(stream.message().await?))
+    })
+    .await?;
+    let floor_socket = domain.path("floor.sock");
+    let floor = floor::start(&floor_socket, message.len(), &domain.path("floor.log")).await?;
+    let (agent, floor) = (domain.agent()?.pid()?, floor.pid().map(|pid| (floor, pid))?);
+
+    memory(report, &socket, agent).await?;
+    for own in [false, true] {
+        for number in [1, 100, 1000] {
+            let case = format!(
+                "Workload API, stream number {number} on {}",
+                if own {
+                    "as many connections"
+                } else {
+                    "one connection"
+                }
+            );
+            let ours = measure(&socket, agent, number, own).await?;
+            let limit = measure(&floor_socket, floor.1, number, own).await?;
+            for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
+                report.add(Figure {
+                    row: "c",
+                    case: format!("{case}, {name}"),
+                    value: percentile(&ours.milliseconds, part),
+                    unit: "ms",
+                    limit: Some(percentile(&limit.milliseconds, part)),
+                    n: SAMPLES,
+                });
+            }
+            report.add(Figure {
+                row: "c",
+                case: format!("{case}, server CPU"),
+                value: ours.cpu,
+                unit: "ms",
+                limit: Some(limit.cpu),
+                n: SAMPLES,
+            });
+        }
+    }
+    Ok(())
+}
+
+struct Measured {
+    milliseconds: Vec<f64>,
+    /// Of the server, for each sample, in milliseconds.
+    cpu: f64,
+}
+
+/// Keeps `number - 1` streams open, and opens and closes one more, again and again.
+async fn measure(socket: &Path, pid: u32, number: usize, own: bool) -> Result<Measured> {
+    let mut open = Streams::new(socket, own).await?;
+    for _ in 1..number {
+        open.add().await?;
+    }
+    let before = usage::on_core(pid)?;
+    let mut milliseconds = Vec::with_capacity(SAMPLES);
+    for _ in 0..SAMPLES {
+        let started = Instant::now();
+        open.add().await?;
+        milliseconds.push(started.elapsed().as_secs_f64() * 1e3);
+        open.kept.pop();
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+    let cpu = (usage::on_core(pid)? - before) * 1e3 / SAMPLES as f64;
+    Ok(Measured { milliseconds, cpu })
+}
+
+async fn memory(report: &mut Report, socket: &Path, pid: u32) -> Result<()> {
+    const COUNT: usize = 1000;
+    let mut last = usage::resident(pid)?;
+    let mut figure = |case: &str, value: f64, n: usize| {
+        report.add(Figure {
+            row: "e",
+            case: case.to_owned(),
+            value,
+            unit: "KiB",
+            limit: None,
+            n,
+        });
+    };
+    figure("agent, one entry, resident", last, 1);
+    for (own, case) in [
+        (
+            false,
+            "agent, per Workload API stream on one connection, resident",
+        ),
+        (
+            true,
+            "agent, per connection with a Workload API stream, resident",
+        ),
+    ] {
+        let mut open = Streams::new(socket, own).await?;
+        for _ in 0..COUNT {
+            open.add().await?;
+        }
+        let now = usage::resident(pid)?;
+        #[expect(clippy::cast_precision_loss, reason = "a thousand")]
+        figure(case, (now - last) / COUNT as f64, COUNT);
+        last = now;
+    }
+    Ok(())
+}
+
+/// Streams that have had their first message.
+struct Streams {
+    socket: PathBuf,
+    shared: Option<Connection>,
+    kept: Vec<(Connection, Stream)>,
+}
+
+impl Streams {
+    async fn new(socket: &Path, own: bool) -> Result<Self> {
+        let shared = match own {
+            true => None,
+            false => Some(Connection::open(socket).await?),
+        };
+        Ok(Self {
+            socket: socket.to_owned(),
+            shared,
+            kept: Vec::new(),
+        })
+    }
+
+    async fn add(&mut self) -> Result<()> {
+        let connection = match &self.shared {
+            Some(shared) => shared.clone(),
+            None => Connection::open(&self.socket).await?,
+        };
+        let mut stream = connection.stream(METHOD).await?;
+        stream.message().await?;
+        self.kept.push((connection, stream));
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! `make bench`: prints the figures as a table, and writes them to bench-report.json. With names of rows as arguments
+//! (`c`), only those.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of its own, which speaks through its output"
+)]
+
+use std::path::Path;
+
+use anyhow::Result;
+use e2e::bench::{Report, floor, streams, usage};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    usage::raise_open_files()?;
+    if let [word, socket, length] = &arguments[..]
+        && word == "floor"
+    {
+        return floor::serve(Path::new(socket), length.parse()?).await;
+    }
+    let wanted = |row: &str| arguments.is_empty() || arguments.iter().any(|one| one == row);
+    let mut report = Report::default();
+    if wanted("c") || wanted("e") {
+        eprintln!("rows c and e: streams");
+        streams::run(&mut report).await?;
+    }
+    print!("{report}");
+    report.write(Path::new("bench-report.json"))
+}
