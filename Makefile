@@ -1,5 +1,5 @@
 # Signet's doors. `make test` is everything CI runs.
-.PHONY: test lint fmt docs
+.PHONY: test lint fmt docs bench
 export RUSTDOCFLAGS = -D warnings
 
 test: lint docs
@@ -14,3 +14,8 @@ fmt:
 
 docs:
 	cargo doc --workspace --no-deps
+
+# The figures, each beside its limit; also in bench-report.json. `make bench ROWS="c e"` for some.
+bench:
+	cargo build --release --workspace --bins
+	SIGNET_BIN=target/release/signet target/release/bench $(ROWS)

@@ -1,7 +1,6 @@
 //! `make bench`: prints the figures as a table, and writes them to bench-report.json. With names of rows as arguments
 //! (`c`), only those.
 #![expect(
-    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a program of its own, which speaks through its output"
