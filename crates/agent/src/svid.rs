@@ -18,6 +18,9 @@ pub use request::{RequestError, SvidRequest};
 /// How much sooner or later than at its half-life an SVID is renewed, of that half.
 const JITTER: f64 = 0.1;
 
+/// How far before the signing an SVID's life begins on paper, so that clocks may differ: ours and SPIRE's servers do the same.
+const BACKDATED: Duration = Duration::from_secs(10);
+
 /// An SVID must outlive the availability target by this much for the target to count (SPIRE's rule).
 const AVAILABILITY_SLACK: Duration = Duration::from_hours(12);
 
@@ -38,7 +41,8 @@ impl Rotation {
     /// When this certificate is to be renewed.
     #[must_use]
     pub fn due(&self, leaf: &Certificate) -> SystemTime {
-        let (from, until) = (leaf.not_before(), leaf.not_after());
+        let until = leaf.not_after();
+        let from = (leaf.not_before() + BACKDATED).min(until);
         let life = until.duration_since(from).unwrap_or_default();
         let spread = spread(leaf);
         if let Some(target) = self.availability_target

@@ -17,13 +17,26 @@ fn renewal_falls_within_a_tenth_of_the_half_life() {
     let rotation = Rotation::default();
     let mut seen = BTreeSet::new();
     for _ in 0..50 {
-        let svid = CA.svid("/web", noon(), Duration::from_hours(1));
+        let svid = CA.svid(
+            "/web",
+            noon() - BACKDATED,
+            Duration::from_hours(1) + BACKDATED,
+        );
         let due = rotation.due(svid.leaf());
         assert!((noon() + 27 * MINUTE..=noon() + 33 * MINUTE).contains(&due));
         assert_eq!(due, rotation.due(svid.leaf()), "the same for the same SVID");
         seen.insert(due);
     }
     assert!(seen.len() > 40, "not all at once");
+}
+
+#[test]
+fn a_life_of_seconds_is_half_over_seconds_after_the_signing() {
+    let ttl = Duration::from_secs(10);
+    let svid = CA.svid("/web", noon() - BACKDATED, ttl + BACKDATED);
+    let due = Rotation::default().due(svid.leaf());
+    assert!(due >= noon() + ttl.mul_f64(0.45), "{due:?}");
+    assert!(due <= noon() + ttl.mul_f64(0.55), "{due:?}");
 }
 
 #[test]
