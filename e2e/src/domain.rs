@@ -252,6 +252,11 @@ impl Domain {
         self.folder.path()
     }
 
+    /// Leaves the folder in place when the domain is dropped.
+    pub fn keep_folder(&mut self) {
+        self.folder.disable_cleanup(true);
+    }
+
     /// The `signet` in use.
     #[must_use]
     pub fn signet(&self) -> &Path {
