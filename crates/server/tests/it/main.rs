@@ -1,0 +1,6 @@
+//! The server in process, called over its real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+
+mod bundle;
+mod svid;
