@@ -442,11 +442,11 @@ impl Cache {
             return;
         };
         record.watchers -= 1;
-        if record.watchers == 0 {
-            if record.svid.is_none() && record.entry.disable_x509_svid_prefetch {
+        if record.watchers == 0 && record.svid.is_none() {
+            if record.entry.disable_x509_svid_prefetch {
                 self.plan.forget(id);
             } else {
-                self.plan.calm(id);
+                self.plan.want(id, false);
             }
         }
         self.settle_idle(id);

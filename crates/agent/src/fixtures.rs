@@ -57,6 +57,17 @@ impl Ca {
     }
 
     pub(crate) fn svid(&self, path: &str, from: SystemTime, life: Duration) -> Arc<X509Svid> {
+        let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+        self.svid_for(key, path, from, life)
+    }
+
+    pub(crate) fn svid_for(
+        &self,
+        key: PrivateKey,
+        path: &str,
+        from: SystemTime,
+        life: Duration,
+    ) -> Arc<X509Svid> {
         let mut params = params(&format!("spiffe://example.org{path}"), from, life);
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
@@ -65,7 +76,6 @@ impl Ca {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let key = PrivateKey::generate(KeyType::EcP256).unwrap();
         let signed = params.signed_by(&key, &self.issuer).unwrap();
         let leaf = Certificate::from_der(signed.der()).unwrap();
         Arc::new(X509Svid::new(vec![leaf], key).unwrap())

@@ -122,7 +122,7 @@ impl Plan {
         }
     }
 
-    /// The entry has no SVID; `waited_for` says whether somebody waits.
+    /// The entry has no SVID; `waited_for` says whether somebody waits, now.
     pub fn want(&mut self, entry: &EntryId, waited_for: bool) {
         let rank = if waited_for {
             Rank::Waiting
@@ -144,7 +144,7 @@ impl Plan {
                 item.rank = rank;
                 item.has_one = false;
             }
-            Place::Ready(_) if !item.has_one && item.rank <= rank => {}
+            Place::Ready(_) if !item.has_one && item.rank == rank => {}
             _ => self.queue(entry, rank, false),
         }
     }
@@ -159,22 +159,6 @@ impl Plan {
         match self.items.get(entry) {
             Some(item) if item.place == Place::InFlight => {}
             _ => self.queue(entry, Rank::Renewal, true),
-        }
-    }
-
-    /// Nobody waits any more for an SVID that is not there yet.
-    pub fn calm(&mut self, entry: &EntryId) {
-        let Some(item) = self.items.get_mut(entry) else {
-            return;
-        };
-        match item.place {
-            Place::Ready(_) if !item.has_one && item.rank == Rank::Waiting => {
-                self.queue(entry, Rank::Prefetch, false);
-            }
-            Place::Later(_) | Place::InFlight if item.rank == Rank::Waiting => {
-                item.rank = Rank::Prefetch;
-            }
-            _ => {}
         }
     }
 

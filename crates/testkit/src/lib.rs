@@ -2,11 +2,13 @@
 //!
 //! A test may stop at once, so what fails here panics with what was being done.
 
+mod agent;
 mod client;
 mod forge;
 pub mod raw;
 mod server;
 
+pub use agent::TestAgent;
 pub use client::{Tls, local_channel, remote_channel};
 pub use forge::forge;
 pub use server::{TestServer, attest_with};

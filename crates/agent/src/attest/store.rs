@@ -283,3 +283,6 @@ fn decode(texts: &[String]) -> Option<Vec<Certificate>> {
         .map(|text| Certificate::from_der(&STANDARD.decode(text).ok()?).ok())
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

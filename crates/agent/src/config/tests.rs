@@ -1,1 +1,230 @@
+use std::path::Path;
 
+use super::*;
+
+/// A whole file in SPIRE's manner.
+const FULL: &str = r#"
+agent {
+    data_dir = "/var/lib/agent"
+    log_level = "DEBUG"
+    log_format = "json"
+    server_address = "spire-server"
+    server_port = "8081"
+    socket_path = "/run/agent/api.sock"
+    trust_bundle_path = "/etc/bundle.pem"
+    trust_domain = "example.org"
+    workload_x509_svid_key_type = "rsa-2048"
+    availability_target = "48h"
+    x509_svid_cache_max_size = 50
+    allowed_foreign_jwt_claims = ["sub2"]
+    rebootstrap_mode = "never"
+    sds {
+        default_bundle_name = "null"
+        default_all_bundles_name = "ROOTCA"
+    }
+    experimental {
+        sync_interval = "10s"
+    }
+}
+plugins {
+    NodeAttestor "k8s_psat" {
+        plugin_data {
+            cluster = "prod"
+        }
+    }
+    KeyManager "memory" {
+        plugin_data {}
+    }
+    WorkloadAttestor "unix" {
+        plugin_data {
+            discover_workload_path = true
+            workload_size_limit = -1
+        }
+    }
+}
+telemetry {
+    Prometheus {
+        host = "0.0.0.0"
+        port = 9988
+    }
+}
+health_checks {
+    listener_enabled = true
+    bind_address = "0.0.0.0"
+    bind_port = 9982
+}
+"#;
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    Config::parse(text, None, Overrides::default())
+        .map_err(|problems| problems.0.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn spires_keys_are_read() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.server.to_string(), "spire-server:8081");
+    assert_eq!(config.data_dir, Path::new("/var/lib/agent"));
+    assert_eq!(config.workload_key_type, KeyType::Rsa2048);
+    assert_eq!(config.sync_interval, Duration::from_secs(10));
+    assert_eq!(config.x509_svid_cache_max_size, 50);
+    assert_eq!(config.jwt_svid_cache_max_size, 1000);
+    assert_eq!(config.sds.default_bundle_name, "null");
+    assert_eq!(config.key_manager, KeyManager::Memory);
+    assert_eq!(config.log.format, log::Format::Json);
+    assert_eq!(
+        config.workload_attestors.unix,
+        Some(UnixAttestorConfig {
+            discover_workload_path: true,
+            workload_size_limit: Some(0),
+        })
+    );
+    assert!(matches!(config.node_attestor, NodeAttestor::K8sPsat { .. }));
+    assert_eq!(config.telemetry.prometheus.unwrap().port(), 9988);
+    assert_eq!(config.health.unwrap().ready_path, "/ready");
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].starts_with("agent.rebootstrap_mode"));
+}
+
+#[test]
+fn the_json_of_the_official_chart_is_read() {
+    let json = r#"{
+        "agent": {
+            "data_dir": "/var/lib/spire", "insecure_bootstrap": false, "log_level": "info",
+            "retry_bootstrap": true, "server_address": "spire-server.spire", "server_port": "443",
+            "socket_path": "/tmp/spire-agent/public/spire-agent.sock",
+            "trust_bundle_format": "spiffe", "trust_bundle_path": "/run/spire/bundle/bundle.spiffe",
+            "trust_domain": "example.org"
+        },
+        "health_checks": {"bind_address": "0.0.0.0", "bind_port": "9982", "listener_enabled": true,
+            "live_path": "/live", "ready_path": "/ready"},
+        "plugins": {
+            "KeyManager": [{"memory": {"plugin_data": null}}],
+            "NodeAttestor": [{"k8s_psat": {"plugin_data": {"cluster": "example-cluster"}}}],
+            "WorkloadAttestor": [{"unix": {"plugin_data": {}}}]
+        }
+    }"#;
+    let config = parse(json).unwrap();
+    assert_eq!(config.server.port, 443);
+    assert!(matches!(
+        config.bootstrap,
+        Bootstrap::File {
+            format: BundleFormat::Spiffe,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn every_mistake_is_told_in_one_run() {
+    let text = r#"
+agent {
+    trust_domain = "Example Org"
+    server_port = "many"
+    data_dri = "/x"
+    trust_bundle_url = "http://x/bundle"
+    availability_target = "1h"
+    admin_socket_path = "/x"
+    authorized_delegates = ["web"]
+    experimental {
+        use_sync_authorized_entries = false
+    }
+}
+plugins {
+    NodeAttestor "aws_iid" {
+        plugin_data {}
+    }
+    KeyManager "floppy" {
+        plugin_data {}
+    }
+    WorkloadAttestor "k8s" {
+        plugin_data {}
+    }
+    WorkloadAttestor "unix" {
+        plugin_cmd = "/bin/x"
+        plugin_data {}
+    }
+}
+telemetry {
+    Statsd {}
+}
+"#;
+    let problems = parse(text).unwrap_err();
+    for path in [
+        "agent.trust_domain",
+        "agent.server_address",
+        "agent.server_port",
+        "agent.data_dri",
+        "agent.trust_bundle_url",
+        "agent.availability_target",
+        "agent.admin_socket_path",
+        "agent.authorized_delegates",
+        "agent.experimental.use_sync_authorized_entries",
+        "plugins.NodeAttestor.aws_iid",
+        "plugins.KeyManager.floppy",
+        "plugins.WorkloadAttestor.k8s",
+        "plugins.WorkloadAttestor.unix.plugin_cmd",
+        "telemetry.Statsd",
+    ] {
+        let told = problems
+            .iter()
+            .any(|problem| problem.starts_with(&format!("{path}:")));
+        assert!(told, "{path} is not in {problems:#?}");
+    }
+    assert_eq!(problems.len(), 14, "{problems:#?}");
+}
+
+#[test]
+fn the_first_trust_is_exactly_one() {
+    let with = |lines: &str| {
+        parse(&FULL.replace("trust_bundle_path = \"/etc/bundle.pem\"", lines))
+            .map(|config| config.bootstrap)
+    };
+    assert_eq!(with("insecure_bootstrap = true"), Ok(Bootstrap::Insecure));
+    assert!(matches!(
+        with("trust_bundle_url = \"https://x/b\""),
+        Ok(Bootstrap::Url { .. })
+    ));
+    assert!(with("").unwrap_err()[0].contains("insecure_bootstrap"));
+    let two = "insecure_bootstrap = true\n    trust_bundle_path = \"/x\"";
+    assert!(with(two).unwrap_err()[0].contains("only one"));
+}
+
+#[test]
+fn the_command_line_wins() {
+    let overrides = Overrides {
+        server_address: Some("10.0.0.1".to_owned()),
+        server_port: Some(1),
+        trust_domain: Some(TrustDomain::new("other.org").unwrap()),
+        socket_path: Some("/x".into()),
+        ..Overrides::default()
+    };
+    let config = Config::parse(FULL, None, overrides).unwrap();
+    assert_eq!(config.server.to_string(), "10.0.0.1:1");
+    assert_eq!(config.trust_domain.as_str(), "other.org");
+    assert_eq!(config.socket_path, Path::new("/x"));
+}
+
+#[test]
+fn a_join_token_is_taken_from_flag_or_file_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "secret-token\n").unwrap();
+    let text = FULL
+        .replace("NodeAttestor \"k8s_psat\"", "NodeAttestor \"join_token\"")
+        .replace("cluster = \"prod\"", "");
+    let overrides = Overrides {
+        join_token_file: Some(file),
+        ..Overrides::default()
+    };
+    let config = Config::parse(&text, None, overrides).unwrap();
+    let NodeAttestor::JoinToken(Some(token)) = &config.node_attestor else {
+        panic!("no token");
+    };
+    assert_eq!(token.secret(), "secret-token");
+    assert!(!format!("{config:?}").contains("secret-token"));
+    assert!(matches!(
+        parse(&text).unwrap().node_attestor,
+        NodeAttestor::JoinToken(None)
+    ));
+}

@@ -81,7 +81,7 @@ fn demand_overtakes_and_yields_again() {
     plan.want(&id("c"), true);
     assert_eq!(taken(&mut plan, noon(), 1), ["c"]);
     plan.want(&id("b"), true);
-    plan.calm(&id("b"));
+    plan.want(&id("b"), false);
     assert_eq!(taken(&mut plan, noon(), 2), ["a", "b"]);
 }
 

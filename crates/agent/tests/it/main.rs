@@ -3,5 +3,6 @@
 
 mod attestation;
 mod domain;
+mod life;
 mod socket;
 mod workload_api;
