@@ -4,5 +4,6 @@
 mod attestation;
 mod domain;
 mod life;
+mod sds;
 mod socket;
 mod workload_api;

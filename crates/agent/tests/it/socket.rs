@@ -22,17 +22,18 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::domain::Domain;
 
-struct Agent {
+pub(crate) struct Agent {
     folder: TempDir,
     workloads: Workloads,
     me: Selectors,
-    tasks: Tasks,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
     readiness: Readiness,
     _supervisor: Supervisor,
 }
 
 impl Agent {
-    async fn start(view: WorkloadView) -> Self {
+    pub(crate) async fn start(view: WorkloadView) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (supervisor, tasks) = Supervisor::new();
         let readiness = Readiness::new();
@@ -46,13 +47,14 @@ impl Agent {
         };
         let (here, _there) = UnixStream::pair().unwrap();
         let me = attestors().attest(&Peer::of(&here).unwrap()).await.unwrap();
+        let metrics = Metrics::new("spire_agent");
         let services = Services {
             workloads: workloads.clone(),
             attestors: attestors(),
             workload_api: WorkloadApiConfig::default(),
             sds: SdsConfig::default(),
             clock: Clock::system(),
-            metrics: Metrics::new("spire_agent"),
+            metrics: metrics.clone(),
             readiness: readiness.clone(),
         };
         let socket = PublicSocket::bind(&folder.path().join("api.sock")).unwrap();
@@ -62,12 +64,13 @@ impl Agent {
             workloads,
             me,
             tasks,
+            metrics,
             readiness,
             _supervisor: supervisor,
         }
     }
 
-    fn feed(&self, view: WorkloadView) {
+    pub(crate) fn feed(&self, view: WorkloadView) {
         self.workloads.feed(self.me.clone(), view);
     }
 
@@ -75,7 +78,7 @@ impl Agent {
         format!("unix://{}/api.sock", self.folder.path().display())
     }
 
-    async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         let path = self.folder.path().join("api.sock");
         let connect = move |_| {
             let path = path.clone();
@@ -87,7 +90,7 @@ impl Agent {
     }
 }
 
-fn domain() -> Domain {
+pub(crate) fn domain() -> Domain {
     Domain::at("example.org", Clock::system().now())
 }
 

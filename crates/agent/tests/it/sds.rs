@@ -1,0 +1,203 @@
+//! Secret discovery over the socket, with the client made from Envoy's own messages.
+
+use prost::Message as _;
+use proto::envoy::{
+    Any,
+    discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+    },
+    secret::secret_discovery_service_client::SecretDiscoveryServiceClient,
+    tls::{Secret, secret::Type},
+};
+use tokio::sync::mpsc::{Sender, channel};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming, transport::Channel};
+
+use crate::socket::{Agent, domain};
+
+const WEB: &str = "spiffe://example.org/web";
+const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+
+fn ask(names: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest {
+        resource_names: names.iter().map(|&name| name.to_owned()).collect(),
+        type_url: TYPE_URL.to_owned(),
+        ..DiscoveryRequest::default()
+    }
+}
+
+async fn client(agent: &Agent) -> SecretDiscoveryServiceClient<Channel> {
+    SecretDiscoveryServiceClient::new(agent.channel().await)
+}
+
+async fn stream(agent: &Agent) -> (Sender<DiscoveryRequest>, Streaming<DiscoveryResponse>) {
+    let (requests, receiver) = channel(8);
+    let responses = client(agent)
+        .await
+        .stream_secrets(ReceiverStream::new(receiver))
+        .await;
+    (requests, responses.unwrap().into_inner())
+}
+
+async fn delta(
+    agent: &Agent,
+) -> (
+    Sender<DeltaDiscoveryRequest>,
+    Streaming<DeltaDiscoveryResponse>,
+) {
+    let (requests, receiver) = channel(8);
+    let responses = client(agent)
+        .await
+        .delta_secrets(ReceiverStream::new(receiver))
+        .await;
+    (requests, responses.unwrap().into_inner())
+}
+
+fn secret(any: &Any) -> Secret {
+    assert_eq!(any.type_url, TYPE_URL);
+    Secret::decode(&*any.value).unwrap()
+}
+
+fn figure(agent: &Agent, name: &str) -> String {
+    let figures = agent.metrics.render();
+    let line = figures.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.rsplit(' ').next())
+        .unwrap_or("none")
+        .to_owned()
+}
+
+#[tokio::test]
+async fn s_5_01_state_of_the_world() {
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let (requests, mut responses) = stream(&agent).await;
+    requests.send(ask(&[WEB])).await.unwrap();
+    let first = responses.message().await.unwrap().unwrap();
+    let sent = secret(&first.resources[0]);
+    assert_eq!(sent.name, WEB);
+    assert!(matches!(sent.r#type, Some(Type::TlsCertificate(_))));
+    let ack = DiscoveryRequest {
+        version_info: first.version_info.clone(),
+        response_nonce: first.nonce.clone(),
+        ..ask(&[WEB])
+    };
+    requests.send(ack).await.unwrap();
+    assert_eq!(figure(&agent, "spire_agent_sds_api_connections{"), "1");
+    agent.feed(domain.view([domain.identity("/web", 1, "")]));
+    let second = responses.message().await.unwrap().unwrap();
+    assert_ne!(
+        (&first.version_info, &first.nonce),
+        (&second.version_info, &second.nonce)
+    );
+    // The client's last word ends the stream in peace.
+    drop(requests);
+    assert!(responses.message().await.unwrap().is_none());
+    assert_eq!(figure(&agent, "spire_agent_sds_api_connections{"), "0");
+    assert_eq!(figure(&agent, "spire_agent_sds_api_connection{"), "1");
+    assert_eq!(
+        figure(&agent, "spire_agent_rpc_sds_v3_stream_secrets{"),
+        "1"
+    );
+}
+
+#[tokio::test]
+async fn s_5_01_incremental() {
+    let domain = domain();
+    let agent = Agent::start(domain.view([])).await;
+    let (requests, mut responses) = delta(&agent).await;
+    let request = DeltaDiscoveryRequest {
+        resource_names_subscribe: vec![WEB.to_owned()],
+        type_url: TYPE_URL.to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    requests.send(request).await.unwrap();
+    let first = responses.message().await.unwrap().unwrap();
+    assert_eq!(first.removed_resources, [WEB]);
+    agent.feed(domain.view([domain.identity("/web", 1, "")]));
+    let second = responses.message().await.unwrap().unwrap();
+    assert_eq!(second.resources[0].name, WEB);
+    assert_eq!(
+        secret(second.resources[0].resource.as_ref().unwrap()).name,
+        WEB
+    );
+}
+
+#[tokio::test]
+async fn s_5_01_fetch() {
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let mut client = client(&agent).await;
+    let response = client
+        .fetch_secrets(ask(&["ROOTCA", WEB]))
+        .await
+        .unwrap()
+        .into_inner();
+    let names: Vec<_> = response
+        .resources
+        .iter()
+        .map(|any| secret(any).name)
+        .collect();
+    assert_eq!(names, ["ROOTCA", WEB]);
+    let refused = client
+        .fetch_secrets(ask(&["spiffe://example.org/other"]))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let unnamed = client.fetch_secrets(ask(&[])).await.unwrap_err();
+    assert_eq!(unnamed.code(), Code::InvalidArgument);
+    // What is on its way is waited for.
+    let mut waiting = domain.view([]);
+    waiting.pending.push(domain.entry("/web", 1, ""));
+    agent.feed(waiting);
+    let (fetched, ()) = tokio::join!(client.fetch_secrets(ask(&[WEB])), async {
+        tokio::task::yield_now().await;
+        agent.feed(domain.view([domain.identity("/web", 1, "")]));
+    });
+    assert_eq!(fetched.unwrap().into_inner().resources.len(), 1);
+}
+
+/// E7: each a clear error, and the agent goes on.
+#[tokio::test]
+async fn s_5_32_bad_requests_end_their_stream_alone() {
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let (good, mut served) = stream(&agent).await;
+    good.send(ask(&[WEB])).await.unwrap();
+    served.message().await.unwrap().unwrap();
+    let many: Vec<String> = (0..10_000)
+        .map(|number| format!("{WEB}/{number}"))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut cluster = ask(&[WEB]);
+    cluster.type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
+    let huge = ask(&[&"x".repeat(2 << 20)]);
+    for (request, code, text) in [
+        (
+            cluster,
+            Code::InvalidArgument,
+            "envoy.config.cluster.v3.Cluster",
+        ),
+        (ask(&many), Code::ResourceExhausted, "at most 4096"),
+        (huge, Code::OutOfRange, "at most 1048576"),
+    ] {
+        let (requests, mut responses) = stream(&agent).await;
+        requests.send(request).await.unwrap();
+        let status = responses.message().await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(text), "{status}");
+    }
+    agent.feed(domain.view([domain.identity("/web", 1, "")]));
+    assert!(served.message().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn s_5_45_streams_end_with_the_agent() {
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let (requests, mut responses) = stream(&agent).await;
+    requests.send(ask(&[WEB])).await.unwrap();
+    responses.message().await.unwrap().unwrap();
+    agent.tasks.stop();
+    let status = responses.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
