@@ -11,12 +11,15 @@ pub mod binaries;
 pub mod domain;
 pub mod envoy;
 pub mod load;
+pub mod mesh;
 pub mod ports;
 pub mod process;
 pub mod stock;
+pub mod tls;
 pub mod wait;
 
 pub use domain::{Domain, Settings};
-pub use envoy::{Envoy, Sds, Validation};
+pub use envoy::{Bootstrap, Envoy, Sds, Validation};
+pub use mesh::Mesh;
 pub use process::Process;
 pub use stock::Stock;

@@ -11,6 +11,7 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -152,9 +153,23 @@ impl Job {
     }
 }
 
+/// One GET on a stream that is connected already.
+pub(crate) async fn get_on<S>(stream: S, path: &str) -> Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    send(&mut handshake(stream).await?, path).await
+}
+
 async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>> {
     let stream = timeout(REQUEST_BOUND, TcpStream::connect(address)).await?;
-    let stream = stream.with_context(|| format!("connect to {address}"))?;
+    handshake(stream.with_context(|| format!("connect to {address}"))?).await
+}
+
+async fn handshake<S>(stream: S) -> Result<SendRequest<Empty<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender)
