@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::app::App;
 use e2e::mesh::{self, Programs};
 use e2e::tls::{self, Credentials};
@@ -12,9 +12,9 @@ use e2e::{
 };
 use tempfile::TempDir;
 
-/// What a name of a secret is in Envoy's statistics.
+/// Envoy's name for a figure of the secret `path`.
 fn stat(domain: &Domain, path: &str, figure: &str) -> String {
-    format!("sds.{}.{figure}", domain.id(path).replace(':', "_"))
+    format!("sds.{}.{figure}", domain.id(path).replace("://", "_"))
 }
 
 /// An X.509-SVID straight from the server, for a client of our own.
@@ -235,6 +235,14 @@ impl Lonely {
         })
     }
 
+    /// Fails when the stream of the certificate has ever broken.
+    async fn unbroken(&self, domain: &Domain) -> Result<()> {
+        let stat = async |figure| self.envoy.stat(&stat(domain, "/backend", figure)).await;
+        ensure!(stat("update_success").await? > 0, "there is no stream");
+        ensure!(stat("update_failure").await? == 0, "the stream has ended");
+        Ok(())
+    }
+
     async fn served(&self, domain: &Domain) -> Result<()> {
         wait::until("Envoy to be served", || async {
             let chain = tls::chain(ports::local(self.port)).await?;
@@ -291,11 +299,7 @@ async fn e3_held_until_registered_and_nothing_new_once_deleted() -> Result<()> {
         let entry = domain.register("/backend", program).await?;
         lonely.served(&domain).await?;
         // On the stream that was held all the time, not on a new one.
-        let failures = stat(&domain, "/backend", "update_failure");
-        ensure!(
-            lonely.envoy.stat(&failures).await? == 0,
-            "{name}: the stream was not held"
-        );
+        lonely.unbroken(&domain).await.context(name.clone())?;
 
         let skip = domain.agent()?.log()?.len();
         domain
@@ -312,10 +316,7 @@ async fn e3_held_until_registered_and_nothing_new_once_deleted() -> Result<()> {
             lonely.envoy.serials().await? == last,
             "{name}: a new certificate after the end"
         );
-        ensure!(
-            lonely.envoy.stat(&failures).await? == 0,
-            "{name}: the stream has ended"
-        );
+        lonely.unbroken(&domain).await.context(name)?;
     }
     Ok(())
 }
