@@ -1,6 +1,11 @@
 //! E1 and E3: real Envoys configured from `envoy/`, with an agent and a server.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "real processes live on the real clock"
+)]
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::app::App;
@@ -223,7 +228,7 @@ struct Lonely {
 }
 
 impl Lonely {
-    fn start(domain: &Domain, name: &str, program: &PathBuf, sds: Sds) -> Result<Self> {
+    fn start(domain: &Domain, name: &str, program: &Path, sds: Sds) -> Result<Self> {
         let (port, admin) = (ports::free()?, ports::free()?);
         let bootstrap = Bootstrap::read("inbound.yaml")?
             .speaking(sds)?
@@ -275,7 +280,7 @@ async fn logged(domain: &mut Domain, skip: usize, parts: &[&str]) -> Result<Stri
 #[tokio::test(flavor = "multi_thread")]
 async fn e3_held_until_registered_and_nothing_new_once_deleted() -> Result<()> {
     let settings = Settings {
-        x509_svid_ttl: std::time::Duration::from_secs(10),
+        x509_svid_ttl: Duration::from_secs(10),
         ..Settings::default()
     };
     let mut domain = Domain::start(settings).await?;
@@ -309,7 +314,7 @@ async fn e3_held_until_registered_and_nothing_new_once_deleted() -> Result<()> {
         let last = lonely.envoy.serials().await?;
         let leaf = tls::chain(ports::local(lonely.port)).await?.remove(0);
         wait::until("the last certificate to run out", || async {
-            Ok((std::time::SystemTime::now() > leaf.not_after()).then_some(()))
+            Ok((SystemTime::now() > leaf.not_after()).then_some(()))
         })
         .await?;
         ensure!(
