@@ -289,3 +289,6 @@ fn refuse(section: &mut Section, key: &str, instead: &str) {
         section.problem(key, format_args!("not supported yet; {instead}"));
     }
 }
+
+#[cfg(test)]
+mod tests;

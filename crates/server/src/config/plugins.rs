@@ -60,20 +60,17 @@ pub(super) fn read(plugins: &mut Section, data_dir: &Path) -> Option<Plugins> {
 }
 
 fn data_store(plugins: &mut Section, data_dir: &Path) -> Option<DataStore> {
-    let mut found = None;
-    for (name, mut plugin) in enabled(plugins, "DataStore") {
-        if name != "sql" {
-            plugin.problem(
-                "",
-                format_args!("no such DataStore; write DataStore \"sql\""),
-            );
-            return None;
-        }
-        found = Some(sql(&mut plugin.section("plugin_data"))?);
-    }
-    Some(found.unwrap_or_else(|| DataStore::Sqlite {
+    let mut found = Some(DataStore::Sqlite {
         path: data_dir.join("datastore.sqlite3"),
-    }))
+    });
+    for (name, mut plugin) in enabled(plugins, "DataStore") {
+        found = if name == "sql" {
+            sql(&mut plugin.section("plugin_data"))
+        } else {
+            unknown(&mut plugin, &name, &[], "\"sql\"")
+        };
+    }
+    found
 }
 
 fn sql(data: &mut Section) -> Option<DataStore> {
@@ -119,45 +116,44 @@ fn sql(data: &mut Section) -> Option<DataStore> {
 fn key_manager(plugins: &mut Section, data_dir: &Path) -> Option<KeyManager> {
     let mut found = Vec::new();
     for (name, mut plugin) in enabled(plugins, "KeyManager") {
-        let mut data = plugin.section("plugin_data");
         found.push(match name.as_str() {
-            "memory" => KeyManager::Memory,
-            "disk" => KeyManager::Disk {
-                keys_path: data.required("keys_path")?,
-            },
-            _ => {
-                unknown(&mut plugin, &name, KEY_MANAGERS, "\"disk\" or \"memory\"");
-                return None;
+            "memory" => {
+                plugin.section("plugin_data");
+                Some(KeyManager::Memory)
             }
+            "disk" => {
+                let keys_path = plugin.section("plugin_data").required("keys_path");
+                keys_path.map(|keys_path| KeyManager::Disk { keys_path })
+            }
+            _ => unknown(&mut plugin, &name, KEY_MANAGERS, "\"disk\" or \"memory\""),
         });
     }
     if found.len() > 1 {
         plugins.problem("KeyManager", "there can be only one; leave the others out");
-        return None;
     }
-    Some(found.pop().unwrap_or_else(|| KeyManager::Disk {
-        keys_path: data_dir.join("keys.json"),
-    }))
+    found.pop().unwrap_or_else(|| {
+        Some(KeyManager::Disk {
+            keys_path: data_dir.join("keys.json"),
+        })
+    })
 }
 
 fn node_attestors(plugins: &mut Section) -> Option<NodeAttestors> {
     let mut attestors = NodeAttestors::default();
     let mut right = true;
     for (name, mut plugin) in enabled(plugins, "NodeAttestor") {
-        let mut data = plugin.section("plugin_data");
         match name.as_str() {
-            "join_token" => attestors.join_token = true,
+            "join_token" => {
+                plugin.section("plugin_data");
+                attestors.join_token = true;
+            }
             "x509pop" => {
-                attestors.x509pop = x509pop(&mut data);
+                attestors.x509pop = x509pop(&mut plugin.section("plugin_data"));
                 right &= attestors.x509pop.is_some();
             }
             _ => {
-                unknown(
-                    &mut plugin,
-                    &name,
-                    NODE_ATTESTORS,
-                    "\"join_token\" or \"x509pop\"",
-                );
+                let instead = "\"join_token\" or \"x509pop\"";
+                unknown::<()>(&mut plugin, &name, NODE_ATTESTORS, instead);
                 right = false;
             }
         }
@@ -175,6 +171,10 @@ fn x509pop(data: &mut Section) -> Option<X509pop> {
         .collect();
     ca_bundle_paths.extend(one);
     let svid_prefix = data.get("svid_prefix");
+    let agent_path_template = data.get("agent_path_template");
+    let max_intermediates = data.get("max_intermediates");
+    let max_rsa_key_size = data.get("max_rsa_key_size");
+    refuse(data, "verify_client_ip", "leave it out");
     let mode = data
         .choice("mode", &[("external_pki", false), ("spiffe", true)])
         .unwrap_or(false);
@@ -195,17 +195,12 @@ fn x509pop(data: &mut Section) -> Option<X509pop> {
         data.problem("ca_bundle_path", message);
         return None;
     }
-    refuse(data, "verify_client_ip", "leave it out");
     Some(X509pop {
         ca_bundle_paths,
-        agent_path_template: data.get("agent_path_template"),
+        agent_path_template,
         mode,
-        max_intermediates: data
-            .get("max_intermediates")
-            .unwrap_or(DEFAULT_MAX_INTERMEDIATES),
-        max_rsa_key_size: data
-            .get("max_rsa_key_size")
-            .unwrap_or(DEFAULT_MAX_RSA_KEY_SIZE),
+        max_intermediates: max_intermediates.unwrap_or(DEFAULT_MAX_INTERMEDIATES),
+        max_rsa_key_size: max_rsa_key_size.unwrap_or(DEFAULT_MAX_RSA_KEY_SIZE),
     })
 }
 
@@ -235,11 +230,13 @@ fn enabled(plugins: &mut Section, kind: &str) -> Vec<(String, Section)> {
     found
 }
 
-fn unknown(plugin: &mut Section, name: &str, known: &[&str], instead: &str) {
+/// Refuses a plugin; there is nothing to come of it.
+fn unknown<T>(plugin: &mut Section, name: &str, known: &[&str], instead: &str) -> Option<T> {
     plugin.ignore("plugin_data");
     if known.contains(&name) {
         plugin.problem("", format_args!("not supported yet; use {instead}"));
     } else {
         plugin.problem("", format_args!("no such plugin; use {instead}"));
     }
+    None
 }

@@ -23,18 +23,10 @@ impl Default for Telemetry {
 }
 
 pub(super) fn read(section: &mut Section, warnings: &mut Vec<String>) -> Option<Telemetry> {
-    let prometheus = prometheus(&mut section.section("Prometheus"));
     let default = Telemetry::default();
-    let telemetry = Telemetry {
-        prometheus: prometheus?,
-        prefix: section.get("MetricPrefix").unwrap_or(default.prefix),
-        host_label: section
-            .get("EnableHostnameLabel")
-            .unwrap_or(default.host_label),
-        trust_domain_label: section
-            .get("EnableTrustDomainLabel")
-            .unwrap_or(default.trust_domain_label),
-    };
+    let prefix = section.get("MetricPrefix").unwrap_or(default.prefix);
+    let host_label = section.get("EnableHostnameLabel");
+    let trust_domain_label = section.get("EnableTrustDomainLabel");
     warn(
         section,
         "InMem",
@@ -56,7 +48,12 @@ pub(super) fn read(section: &mut Section, warnings: &mut Vec<String>) -> Option<
             "leave it out, and drop figures where they are collected",
         );
     }
-    Some(telemetry)
+    Some(Telemetry {
+        prometheus: prometheus(&mut section.section("Prometheus"))?,
+        prefix,
+        host_label: host_label.unwrap_or(default.host_label),
+        trust_domain_label: trust_domain_label.unwrap_or(default.trust_domain_label),
+    })
 }
 
 fn prometheus(section: &mut Section) -> Option<Option<SocketAddr>> {
