@@ -241,7 +241,13 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::new);
         let request_id = RequestId::next();
-        let span = tracing::info_span!("rpc", %request_id, method = request.uri().path());
+        let span = tracing::info_span!(
+            "rpc",
+            %request_id,
+            method = request.uri().path(),
+            // For whoever finds out.
+            caller = tracing::field::Empty,
+        );
         request.extensions_mut().insert(request_id);
         request.extensions_mut().insert(self.peer.clone());
         self.service.clone().oneshot(request).instrument(span)

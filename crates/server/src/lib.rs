@@ -16,6 +16,7 @@ mod prune;
 mod rpc;
 mod service;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -103,9 +104,22 @@ impl Server {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        let store = open(&config).await?;
+        let prepared = Self::prepare(config, store.clone(), clock, log).await;
+        if prepared.is_err() {
+            store.close().await;
+        }
+        prepared
+    }
+
+    async fn prepare(
+        config: Config,
+        store: Store,
+        clock: Clock,
+        log: Log,
+    ) -> Result<Self, BuildError> {
         let started = clock.now();
         let metrics = metrics(&config);
-        let store = open(&config).await?;
         let (authorities, rotator) =
             Authorities::start(&config, store.clone(), clock.clone(), metrics.clone())
                 .await
@@ -140,7 +154,10 @@ impl Server {
     }
 
     /// Starts serving; goes on until `tasks` are asked to end.
-    pub fn run(self, tasks: &Tasks) {
+    pub fn run(self, tasks: &Tasks) -> Running {
+        let running = Running {
+            store: self.store.clone(),
+        };
         let readiness = Readiness::new();
         let authorities = self.authorities.clone();
         readiness.check("server.ca", move || authorities.health());
@@ -173,6 +190,7 @@ impl Server {
         tasks.spawn("pruning", pruning);
         self.endpoints
             .serve(&shared, remote, local, &readiness, &self.metrics, tasks);
+        running
     }
 
     /// The services of the TCP endpoint.
@@ -222,6 +240,24 @@ impl Server {
             .add_service(DebugServer::new(debug).max_decoding_message_size(MAX_MESSAGE))
             .add_service(LoggerServer::new(LoggerService::new(self.log.clone())))
             .add_service(HealthServer::new(HealthService::new(readiness)))
+    }
+}
+
+/// What is left of a server once its tasks run.
+pub struct Running {
+    store: Store,
+}
+
+impl Running {
+    /// Lets go of the datastore's file, so that another server in this process may open it; for after the tasks' end.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
     }
 }
 

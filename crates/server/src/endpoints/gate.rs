@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use runtime::{Clock, Metrics, Peer, RequestId, TlsPeer};
+use runtime::{Clock, Metrics, Peer, TlsPeer};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Service, ServiceExt as _};
-use tracing::Instrument as _;
+use tracing::Span;
 
 use super::limits::{Limiter, Turn};
 use super::outcome::Outcome;
@@ -49,12 +49,8 @@ impl Gate {
         let path = request.uri().path().to_owned();
         let extensions = request.extensions();
         let origin = Origin::of(extensions.get::<Peer>(), extensions.get::<TlsPeer>());
-        let span = tracing::info_span!(
-            "rpc",
-            request_id = extensions.get::<RequestId>().map(tracing::field::display),
-            method = path.trim_start_matches('/'),
-            caller = tracing::field::Empty,
-        );
+        // The listener's, with the request's ID and method.
+        let span = Span::current();
         let Some(who) = policy::who_may_call(&path) else {
             let error = RpcError::Unimplemented(format!("unknown method {path}"));
             return Outcome::new(None, shared.audit, span).follow(refusal(error));
@@ -63,7 +59,7 @@ impl Gate {
         let outcome = Outcome::new(Some(call), shared.audit, span.clone());
         let now = shared.clock.now();
         let admitted = shared.callers.admit(&origin, who, &path, now);
-        let caller = match admitted.instrument(span.clone()).await {
+        let caller = match admitted.await {
             Ok(caller) => caller,
             Err(error) => return outcome.follow(refusal(error)),
         };
@@ -76,7 +72,7 @@ impl Gate {
         if let Origin::Remote { address, .. } = origin {
             extensions.insert(Turn::new(Arc::clone(&shared.limiter), address));
         }
-        let served = services.oneshot(request).instrument(span).await;
+        let served = services.oneshot(request).await;
         outcome.follow(served.unwrap_or_else(|never: Infallible| match never {}))
     }
 }
