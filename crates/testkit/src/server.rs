@@ -15,7 +15,7 @@ use proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use proto::spire::api::types;
 use runtime::log::{Level, Log};
 use runtime::{Clock, Supervisor, Tasks};
-use server::{Addresses, Config, Overrides, Server};
+use server::{Addresses, Config, Overrides, Running, Server};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -31,6 +31,7 @@ pub struct TestServer {
     trust_domain: TrustDomain,
     supervisor: Supervisor,
     tasks: Tasks,
+    running: Running,
     dir: TempDir,
 }
 
@@ -56,12 +57,13 @@ impl TestServer {
             .await
             .unwrap_or_else(|error| panic!("the server cannot start: {error}"));
         let addresses = server.addresses().clone();
-        server.run(&tasks);
+        let running = server.run(&tasks);
         Self {
             addresses,
             trust_domain,
             supervisor,
             tasks,
+            running,
             dir,
         }
     }
@@ -170,6 +172,7 @@ impl TestServer {
             .run(GRACE)
             .await
             .expect("the server must end in order");
+        self.running.close().await;
         self.dir
     }
 }

@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod abuse;
 mod bundle;
+mod policy;
+mod start;
 mod svid;
+mod tls;
