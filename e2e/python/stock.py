@@ -53,7 +53,7 @@ def watch(count):
         last, left = None, int(count)
         while left > 0:
             changed.clear()
-            serial = source.svid.leaf.serial_number
+            serial = source.get_x509_context().default_svid.leaf.serial_number
             if serial != last:
                 print(serial, flush=True)
                 last, left = serial, left - 1
@@ -82,8 +82,9 @@ def tls(source, purpose):
     context.verify_mode = ssl.CERT_REQUIRED
     with tempfile.TemporaryDirectory() as folder:
         chain, key, roots = f"{folder}/chain.pem", f"{folder}/key.pem", f"{folder}/roots.pem"
-        source.svid.save(chain, key, Encoding.PEM)
-        source.get_bundle_for_trust_domain(source.svid.spiffe_id.trust_domain).save(roots, Encoding.PEM)
+        svid = source.get_x509_context().default_svid
+        svid.save(chain, key, Encoding.PEM)
+        source.get_bundle_for_trust_domain(svid.spiffe_id.trust_domain).save(roots, Encoding.PEM)
         context.load_cert_chain(chain, key)
         context.load_verify_locations(roots)
     return context
