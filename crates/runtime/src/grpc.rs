@@ -19,6 +19,7 @@ use tonic::body::Body;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
+use tracing::field::Empty;
 use tracing::instrument::Instrumented;
 
 use crate::listen::Listen;
@@ -85,8 +86,9 @@ impl Limits {
 /// Serves `service` on every stream of `listener`, until shutdown.
 ///
 /// Each request carries in its extensions a [`RequestId`], and the [`Peer`](crate::Peer) (unix) or [`TlsPeer`](crate::TlsPeer) (TLS)
-/// on the other end. At shutdown no new stream is accepted, and each connection ends with its last stream: services must end
-/// theirs when [`Tasks::shutdown`] says so.
+/// on the other end; it runs in a span `rpc` with the fields `request_id`, `method` and, for the service to fill in, `caller`. At
+/// shutdown no new stream is accepted, and each connection ends with its last stream: services must end theirs when
+/// [`Tasks::shutdown`] says so.
 pub fn serve<L, S>(listener: L, service: S, limits: Limits, tasks: &Tasks)
 where
     L: Listen,
@@ -179,9 +181,12 @@ where
         let (stream, greeting) = Greeted::new(stream);
         let connection = self.http2.serve_connection(TokioIo::new(stream), requests);
         let mut connection = pin!(connection);
-        let greeted = async {
-            let came = timeout(GREETING_TIMEOUT, greeting).await.is_ok();
-            if came {
+        let end = async {
+            let greeted = tokio::select! {
+                came = timeout(GREETING_TIMEOUT, greeting) => came.is_ok(),
+                () = shutdown.cancelled() => false,
+            };
+            if greeted {
                 self.end_of_time(&shutdown).await
             } else {
                 End::Silent
@@ -189,11 +194,14 @@ where
         };
         let end = tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
-            end = greeted => end,
+            end = end => end,
         };
+        if matches!(end, End::Silent) {
+            return tracing::debug!(?peer, "closed: no HTTP/2 in time");
+        }
         connection.as_mut().graceful_shutdown();
         match end {
-            End::Silent => tracing::debug!(?peer, "closed: no HTTP/2 in time"),
+            End::Silent => {}
             End::Shutdown => log_end(connection.await),
             End::Old => match timeout(self.limits.age_grace, connection).await {
                 Ok(ended) => log_end(ended),
@@ -241,13 +249,8 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::new);
         let request_id = RequestId::next();
-        let span = tracing::info_span!(
-            "rpc",
-            %request_id,
-            method = request.uri().path(),
-            // For whoever finds out.
-            caller = tracing::field::Empty,
-        );
+        let method = request.uri().path().trim_start_matches('/');
+        let span = tracing::info_span!("rpc", %request_id, method, caller = Empty);
         request.extensions_mut().insert(request_id);
         request.extensions_mut().insert(self.peer.clone());
         self.service.clone().oneshot(request).instrument(span)

@@ -4,9 +4,9 @@ use std::future::{Ready, pending, ready};
 use std::io;
 use std::time::Duration;
 
+use runtime::Supervisor;
 use runtime::grpc::{Limits, serve};
 use runtime::listen::{Listen, UnixListener};
-use runtime::{Supervisor, Tasks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::UnixStream;
 
@@ -78,11 +78,11 @@ async fn as_13_connections_over_the_limit_are_closed() {
         ..Limits::unix()
     };
     serve(Scripted::of([a, b, c]), WhoAsks, limits, &tasks);
-    assert!(is_closed(&mut second).await);
     for stream in [first, third] {
-        // Both were closed by now for silence, unless they had been let in.
-        drop(stream);
+        let mut client = connect(stream, &tasks).await;
+        assert_eq!(ask(&mut client).await.unwrap(), "nobody");
     }
+    assert!(is_closed(&mut second).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,6 +94,19 @@ async fn as_13_who_says_nothing_is_closed() {
     halting.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
     assert!(is_closed(&mut silent).await);
     assert!(is_closed(&mut halting).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_does_not_hold_up_shutdown() {
+    let (supervisor, tasks) = Supervisor::new();
+    let (silent, served) = pair("a");
+    serve(Scripted::of([served]), WhoAsks, Limits::unix(), &tasks);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tasks.stop();
+    let started = tokio::time::Instant::now();
+    supervisor.run(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    drop(silent);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,11 +189,11 @@ async fn c_core_clients_are_understood_on_unix_sockets() {
         Limits::unix(),
         &tasks,
     );
-    assert_eq!(first_answer(&path, &tasks).await, 0x1);
+    assert_eq!(first_answer(&path).await, 0x1);
 }
 
 /// The kind of the first frame on stream 1: HEADERS is 0x1, RST_STREAM 0x3.
-async fn first_answer(path: &std::path::Path, _tasks: &Tasks) -> u8 {
+async fn first_answer(path: &std::path::Path) -> u8 {
     let mut stream = UnixStream::connect(path).await.unwrap();
     stream.write_all(&c_cores_words()).await.unwrap();
     loop {
