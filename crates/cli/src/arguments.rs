@@ -72,7 +72,13 @@ impl Normalized {
             None => (dashed, None),
         };
         let Some(flag) = flags.get(&plain(name)) else {
-            return Self::Other;
+            let is_word = name.len() > 1 && name.starts_with(|c: char| c.is_ascii_alphabetic());
+            // Named whole in clap's complaint.
+            return if is_word {
+                Self::Flag(format!("--{dashed}"))
+            } else {
+                Self::Other
+            };
         };
         let long = &flag.long;
         match (flag.takes_value, value) {
@@ -184,7 +190,7 @@ mod tests {
         check("signet server run -help", "signet server run --help");
         check(
             "signet server run -unknown 1",
-            "signet server run -unknown 1",
+            "signet server run --unknown 1",
         );
         check("signet - -- -config", "signet - -- -config");
     }

@@ -46,13 +46,26 @@ where
         let (supervisor, tasks) = Supervisor::new();
         log.reopen_on_signal(&tasks);
         if let Err(error) = start(tasks).await {
-            tracing::error!(error = format!("{error:#}"), "cannot start");
+            tracing::error!(error = told(&error), "cannot start");
             return Err(error);
         }
         supervisor.run(GRACE).await?;
         tracing::info!("ended");
         Ok(())
     })
+}
+
+/// An error and its causes on one line, each said once: many errors tell their cause themselves.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// Runs a client command.
@@ -63,4 +76,20 @@ pub(crate) fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> 
     started
         .context("cannot start the async runtime")?
         .block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = anyhow::anyhow!("no room");
+        let error = cause
+            .context("cannot write: no room")
+            .context("cannot start");
+        assert_eq!(told(&error), "cannot start: cannot write: no room");
+        let other = anyhow::anyhow!("no room").context("cannot write");
+        assert_eq!(told(&other), "cannot write: no room");
+    }
 }
