@@ -367,3 +367,25 @@ async fn e3_anothers_identity_asked_by_name() -> Result<()> {
     ensure!(!log.contains("PRIVATE KEY"), "a key in the log");
     Ok(())
 }
+
+/// What a workload is may show late: here its program gets the path of the entry while its stream is held.
+#[tokio::test(flavor = "multi_thread")]
+async fn s_5_05_a_held_stream_looks_at_its_workload_again() -> Result<()> {
+    let mut domain = Domain::start(Settings::default()).await?;
+    for sds in [Sds::Delta, Sds::StateOfTheWorld] {
+        let early = mesh::program(&domain, &format!("early-{sds:?}"))?;
+        let late = early.with_file_name(format!("late-{sds:?}"));
+        let entry = domain.register("/backend", &late).await?;
+        let skip = domain.agent()?.log()?.len();
+        let lonely = Lonely::start(&domain, &format!("{sds:?}"), &early, sds)?;
+        let id = domain.id("/backend");
+        logged(&mut domain, skip, &["the secret is not served", &id]).await?;
+        std::fs::rename(&early, &late)?;
+        lonely.served(&domain).await?;
+        lonely.unbroken(&domain).await?;
+        domain
+            .server_cli(&["entry", "delete", "-entryID", &entry])
+            .await?;
+    }
+    Ok(())
+}

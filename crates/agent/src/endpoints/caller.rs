@@ -45,6 +45,18 @@ impl Callers {
             warn!("a request came without a peer: the listener is no unix socket");
             return Err(Status::unavailable(ATTESTATION_FAILED));
         };
+        self.attest_peer(peer).await
+    }
+
+    /// Attests a caller once more: what it is may have become visible since.
+    ///
+    /// # Errors
+    /// As [`Callers::attest`].
+    pub async fn attest_again(&self, caller: &Caller) -> Result<Caller, Status> {
+        self.attest_peer(&caller.peer).await
+    }
+
+    async fn attest_peer(&self, peer: &Peer) -> Result<Caller, Status> {
         let call = self.metrics.call("workload_api_workload_attestation", &[]);
         match self.attestors.attest(peer).await {
             Ok(selectors) => {

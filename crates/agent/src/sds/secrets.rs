@@ -112,6 +112,15 @@ impl Absent {
             | Self::NoBundle(_) => false,
         }
     }
+
+    /// Whether other selectors of the same workload could change it.
+    #[must_use]
+    pub const fn hangs_on_selectors(&self) -> bool {
+        matches!(
+            self,
+            Self::NoIdentity | Self::NotEntitled(_) | Self::NotFederated(_)
+        )
+    }
 }
 
 impl Secrets {

@@ -1,6 +1,9 @@
 //! One stream: requests and views in, responses out.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures_util::stream::unfold;
@@ -9,7 +12,11 @@ use proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use runtime::Call;
-use tokio::{select, sync::watch};
+use tokio::{
+    select,
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tonic::Status;
 use tracing::{info, warn};
 
@@ -23,6 +30,11 @@ use crate::{
 /// How many names that are not served are logged for one request or one change.
 const LOGGED: usize = 16;
 
+/// After how long a caller is attested again whose names are withheld for want of selectors; then after twice as long,
+/// and so on, up to [`LOOK_AGAIN_AT_MOST`].
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(32);
+
 /// What the two kinds of stream have in common.
 pub(super) trait Session: Send + Sized + 'static {
     type Request: Message + Default + 'static;
@@ -33,6 +45,7 @@ pub(super) trait Session: Send + Sized + 'static {
     fn on_view(&mut self, view: Arc<WorkloadView>);
     fn next(&mut self, now: SystemTime) -> Option<Self::Response>;
     fn take_notes(&mut self) -> Vec<Note>;
+    fn lacks_selectors(&self) -> bool;
     fn node(&self) -> Option<&str>;
 }
 
@@ -42,6 +55,9 @@ pub(super) struct Stream<S: Session> {
     messages: Messages<S::Request>,
     views: watch::Receiver<Arc<WorkloadView>>,
     session: S,
+    /// When to attest the caller again, should it lack selectors then.
+    look_again: Instant,
+    patience: Duration,
 }
 
 impl<S: Session> Stream<S> {
@@ -60,12 +76,16 @@ impl<S: Session> Stream<S> {
         let mut views = sds.workloads.subscribe(caller.selectors().clone());
         let view = views.borrow_and_update().clone();
         let session = S::start(Arc::clone(&sds.secrets), view, u64::from_ne_bytes(stream));
+        // Not at the same moment for all streams of an Envoy.
+        let patience = LOOK_AGAIN + Duration::from_millis(u64::from(stream[0]) * 4);
         Ok(Self {
             sds,
             caller,
             messages,
             views,
             session,
+            look_again: Instant::now() + patience,
+            patience,
         })
     }
 
@@ -111,9 +131,26 @@ impl<S: Session> Stream<S> {
                     let view = self.views.borrow_and_update().clone();
                     self.session.on_view(view);
                 }
+                () = sleep_until(self.look_again), if self.session.lacks_selectors() => {
+                    self.attest_again().await?;
+                }
                 () = self.sds.shutdown.cancelled() => return Err(Status::unavailable(STOPPING)),
             }
         }
+    }
+
+    /// Looks at a caller again whose names are withheld: at its first request, not all that it is may have been known.
+    async fn attest_again(&mut self) -> Result<(), Status> {
+        let caller = self.sds.callers.attest_again(&self.caller).await?;
+        if caller.selectors() != self.caller.selectors() {
+            self.views = self.sds.workloads.subscribe(caller.selectors().clone());
+            let view = self.views.borrow_and_update().clone();
+            self.session.on_view(view);
+        }
+        self.caller = caller;
+        self.patience = LOOK_AGAIN_AT_MOST.min(self.patience * 2);
+        self.look_again = Instant::now() + self.patience;
+        Ok(())
     }
 
     fn log(&mut self) {
@@ -183,6 +220,10 @@ impl Session for StreamSecrets {
         self.take_notes()
     }
 
+    fn lacks_selectors(&self) -> bool {
+        self.lacks_selectors()
+    }
+
     fn node(&self) -> Option<&str> {
         self.node()
     }
@@ -214,6 +255,10 @@ impl Session for DeltaSecrets {
 
     fn take_notes(&mut self) -> Vec<Note> {
         self.take_notes()
+    }
+
+    fn lacks_selectors(&self) -> bool {
+        self.lacks_selectors()
     }
 
     fn node(&self) -> Option<&str> {

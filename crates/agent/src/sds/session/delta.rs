@@ -110,6 +110,12 @@ impl DeltaSecrets {
         self.subscriptions.take_notes()
     }
 
+    /// Whether a name is withheld for want of selectors, so that it is worth to look at the workload again.
+    #[must_use]
+    pub fn lacks_selectors(&self) -> bool {
+        self.subscriptions.lacks_selectors()
+    }
+
     /// The operator's names for the Envoy, `cluster/id`, once it has said them.
     #[must_use]
     pub fn node(&self) -> Option<&str> {

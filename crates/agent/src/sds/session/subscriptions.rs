@@ -165,6 +165,12 @@ impl Subscriptions {
         self.names.retain(|name, _| wanted(name));
     }
 
+    /// Whether a name is withheld for want of selectors.
+    pub(super) fn lacks_selectors(&self) -> bool {
+        let mut told = self.names.values().filter_map(|one| one.told.as_ref());
+        told.any(Absent::hangs_on_selectors)
+    }
+
     /// Takes a newer view: every name is looked at again.
     pub(super) fn on_view(&mut self, view: Arc<WorkloadView>) {
         self.view = view;

@@ -195,6 +195,26 @@ fn s_5_04_what_may_still_come_is_not_called_removed() {
 }
 
 #[test]
+fn s_5_05_what_other_selectors_could_change_is_worth_another_look() {
+    let domain = Domain::new("example.org");
+    for (name, view, worth) in [
+        (WEB, domain.view(&[]), true),
+        (WEB, domain.view(&["/api"]), true),
+        ("spiffe://partner.test", domain.view(&["/web"]), true),
+        (WEB, domain.view(&["/web"]), false),
+        ("nonsense", domain.view(&["/web"]), false),
+    ] {
+        let (mut sotw, mut delta) = (sotw(&view), delta(&view));
+        sotw.on_request(&ask(&[name]), now()).unwrap();
+        delta.on_request(&subscribe(&[name])).unwrap();
+        all(&mut sotw);
+        all_delta(&mut delta);
+        assert_eq!(sotw.lacks_selectors(), worth, "{name}");
+        assert_eq!(delta.lacks_selectors(), worth, "{name}");
+    }
+}
+
+#[test]
 fn s_5_06_a_client_that_comes_back_gets_nothing_twice() {
     let domain = Domain::new("example.org");
     let view = domain.view(&["/web", "/api"]);
