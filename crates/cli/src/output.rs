@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use runtime::Clock;
+use serde_json::ser::{CompactFormatter, Formatter};
 use time::OffsetDateTime;
 
 static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -131,7 +132,7 @@ pub(crate) fn json<M: Message + Name>(message: &M) -> Result<String> {
     let options = SerializeOptions::new()
         .use_proto_field_name(true)
         .skip_default_fields(false);
-    let mut json = serde_json::Serializer::new(Vec::new());
+    let mut json = serde_json::Serializer::with_formatter(Vec::new(), WholeNumbers);
     message.serialize_with_options(&mut json, &options)?;
     Ok(String::from_utf8(json.into_inner())?)
 }
@@ -158,6 +159,20 @@ pub(crate) fn moment(unix_seconds: i64) -> String {
 pub(crate) fn moment_of(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     moment(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Protobuf has only doubles for a token's claims; a whole one is written as people and programs expect a number.
+struct WholeNumbers;
+
+impl Formatter for WholeNumbers {
+    fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        // Below this, the shortest decimal form has no exponent.
+        if value.fract() == 0.0 && value.abs() < 1e16 {
+            write!(writer, "{value:.0}")
+        } else {
+            CompactFormatter.write_f64(writer, value)
+        }
+    }
 }
 
 fn line(mut text: String) -> String {
@@ -203,6 +218,19 @@ mod tests {
             ..Default::default()
         };
         assert_snapshot!(json(&svid).unwrap());
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_such() {
+        let claims = serde_json::json!({"exp": 1_900_000_000, "half": 0.5, "less": -7});
+        let valid = workload::ValidateJwtsvidResponse {
+            spiffe_id: String::new(),
+            claims: claims.as_object().map(proto::convert::wire_claims),
+        };
+        assert_snapshot!(
+            json(&valid).unwrap(),
+            @r#"{"spiffe_id":"","claims":{"exp":1900000000,"half":0.5,"less":-7}}"#
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Where the server's and the agent's unix sockets are, and channels to them.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -32,7 +34,6 @@ impl ServerSocket {
     }
 
     /// A channel to the server.
-    #[allow(dead_code, reason = "for the client commands")]
     pub(crate) async fn connect(&self) -> Result<Channel> {
         connect(&self.path()?).await
     }
@@ -57,7 +58,6 @@ impl AgentSocket {
     }
 
     /// A channel to the agent.
-    #[allow(dead_code, reason = "for the client commands")]
     pub(crate) async fn connect(&self) -> Result<Channel> {
         connect(&self.path()?).await
     }
@@ -74,12 +74,39 @@ pub(crate) async fn connect(path: &Path) -> Result<Channel> {
     Endpoint::from_static("http://localhost")
         .connect_with_connector(connector)
         .await
-        .with_context(|| {
-            format!(
-                "cannot connect to {}: is the program running?",
-                path.display()
-            )
-        })
+        .map_err(|error| unreachable(path, &error))
+}
+
+/// Why there is no connection, and what to do about it.
+fn unreachable(path: &Path, error: &(dyn Error + 'static)) -> anyhow::Error {
+    let path = path.display();
+    let Some(cause) = io_cause(error) else {
+        return anyhow!("cannot connect to {path}: {error}");
+    };
+    match cause.kind() {
+        io::ErrorKind::NotFound => anyhow!(
+            "cannot connect to {path}: there is no such socket; start the program, or say where \
+             its socket is with -socketPath"
+        ),
+        io::ErrorKind::ConnectionRefused => anyhow!(
+            "cannot connect to {path}: nobody listens on the socket any more; start the program \
+             again, or say where its socket is with -socketPath"
+        ),
+        io::ErrorKind::PermissionDenied => anyhow!(
+            "cannot connect to {path}: this user may not open the socket; be root, or a member of \
+             its group"
+        ),
+        _ => anyhow!("cannot connect to {path}: {cause}"),
+    }
+}
+
+fn io_cause(mut error: &(dyn Error + 'static)) -> Option<&io::Error> {
+    loop {
+        if let Some(cause) = error.downcast_ref() {
+            return Some(cause);
+        }
+        error = error.source()?;
+    }
 }
 
 fn find(

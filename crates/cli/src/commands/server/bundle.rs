@@ -4,6 +4,9 @@ use anyhow::{Context, Result};
 use proto::convert;
 use proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use proto::spire::api::server::bundle::v1::{CountBundlesRequest, GetBundleRequest};
+use serde::Serialize as _;
+use serde_json::ser::PrettyFormatter;
+use serde_json::{Serializer, Value};
 
 use crate::client::{MAX_ANSWER, refused};
 use crate::output::{Output, counted};
@@ -72,7 +75,7 @@ impl Show {
         self.output.print(&answer, |_| {
             match self.format {
                 Format::Pem => bundle.to_pem(),
-                Format::Spiffe => bundle.to_spiffe_json() + "\n",
+                Format::Spiffe => indented(&bundle.to_spiffe_json()),
             }
             .into()
         })
@@ -89,5 +92,17 @@ impl Count {
         self.output.print(&count, |count| {
             format!("{}\n", counted(count.count.into(), "bundle", "bundles")).into()
         })
+    }
+}
+
+/// The document as SPIRE prints it: four spaces a level.
+fn indented(json: &str) -> String {
+    let mut text = Vec::new();
+    let formatter = PrettyFormatter::with_indent(b"    ");
+    let mut out = Serializer::with_formatter(&mut text, formatter);
+    let document: serde_json::Result<Value> = serde_json::from_str(json);
+    match document.and_then(|document| document.serialize(&mut out)) {
+        Ok(()) => String::from_utf8_lossy(&text).into_owned() + "\n",
+        Err(_) => format!("{json}\n"),
     }
 }

@@ -90,23 +90,19 @@ impl X509 {
 
 /// Writes everything, under the names that SPIRE gives.
 fn write(folder: &Path, received: &Received) -> Result<()> {
-    for (number, svid) in received.svids.iter().enumerate() {
-        let files = [
-            ("SVID", format!("svid.{number}.pem"), svid.svid.chain_pem()),
-            (
-                "bundle",
-                format!("bundle.{number}.pem"),
-                svid.bundle.to_pem(),
-            ),
-        ];
-        for (what, name, pem) in files {
-            let path = folder.join(name);
-            say(&format!("Writing {what} #{number} to file {}.\n", path.display()).into())?;
-            write_public(&path, &pem)?;
-        }
+    for (number, one) in received.svids.iter().enumerate() {
+        let path = folder.join(format!("svid.{number}.pem"));
+        say(&format!("Writing SVID #{number} to file {}.\n", path.display()).into())?;
+        write_public(&path, &one.svid.chain_pem())?;
+
         let path = folder.join(format!("svid.{number}.key"));
         say(&format!("Writing key #{number} to file {}.\n", path.display()).into())?;
-        write_private(&path, &svid.svid.key().to_pem())?;
+        write_private(&path, &one.svid.key().to_pem())?;
+
+        let path = folder.join(format!("bundle.{number}.pem"));
+        say(&format!("Writing bundle #{number} to file {}.\n", path.display()).into())?;
+        write_public(&path, &one.bundle.to_pem())?;
+
         for (other, bundle) in received.federated.iter().enumerate() {
             let path = folder.join(format!("federated_bundle.{number}.{other}.pem"));
             let (domain, file) = (&bundle.trust_domain, path.display());
