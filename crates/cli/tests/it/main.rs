@@ -1,7 +1,8 @@
-//! The built binary: its names, its exit codes, and what it says about broken configurations.
+//! The built binary: its commands, its names, its exit codes, and what it says about broken configurations.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod client;
 mod configs;
 mod program;
 
