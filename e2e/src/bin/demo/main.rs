@@ -53,6 +53,8 @@ async fn tell(screen: &mut Screen) -> Result<()> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+    } else {
+        screen.step("Clean up", "everything ends, the folder is gone");
     }
     story.clean_up(screen).await;
     Ok(())

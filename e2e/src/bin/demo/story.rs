@@ -256,7 +256,7 @@ impl Story {
 
     /// Says how to look around; registers `signet` itself, so that it gets an SVID too.
     pub(crate) async fn look_around(&self, screen: &mut Screen) -> Result<()> {
-        screen.step("Look around (Ctrl-C ends)", "an entry for signet itself");
+        screen.step("Look around; Ctrl-C ends it", "an entry for signet itself");
         let signet = self.domain.signet().canonicalize()?;
         self.domain.register("/visitor", &signet).await?;
         let (signet, agent) = (signet.display(), self.domain.agent_socket());
@@ -285,11 +285,7 @@ impl Story {
         self.domain.folder().to_owned()
     }
 
-    pub(crate) async fn clean_up(mut self, screen: &mut Screen) {
-        if self.sidecars.is_empty() {
-            return;
-        }
-        screen.step("Clean up", "everything ends, the folder is gone");
+    pub(crate) async fn clean_up(mut self, screen: &Screen) {
         self.end().await;
         let folder = self.domain.folder().to_owned();
         drop(self);
