@@ -153,7 +153,11 @@ impl<S: Session> Run<S> {
             }
             Step::Toggle(number) => {
                 let name = NAMES[*number].to_owned();
-                if !self.client.wanted.remove(&name) {
+                if self.client.wanted.remove(&name) {
+                    // Who forgets a secret forgets the version of the set it was in. Envoy never has to: its streams
+                    // keep their one name for life.
+                    self.client.version_info.clear();
+                } else {
                     self.client.wanted.insert(name.clone());
                 }
                 for forgotten in [&mut self.client.held, &mut self.client.rejected] {
