@@ -1,5 +1,6 @@
 //! The figures of `make bench`, each beside a limit measured in the same run by the same program.
 
+pub mod agent;
 pub mod floor;
 pub mod h2;
 pub mod streams;

@@ -35,9 +35,9 @@ use crate::{
     workloads::living::as_f64,
 };
 
-/// A failed sync is tried again after at most this long, or 48 intervals if that is less.
-const LONGEST_PAUSE: Duration = Duration::from_mins(8);
-const LONGEST_PAUSE_INTERVALS: u32 = 48;
+/// A failed sync is tried again after at most this long, or one interval if that is more: half a
+/// minute after the server is back, everybody has what there is.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 /// How far the instants of syncs are spread.
 const JITTER: f64 = 0.1;
@@ -121,7 +121,7 @@ impl Syncer {
     }
 
     async fn sync_forever(&mut self, started: SystemTime) {
-        let longest = LONGEST_PAUSE.min(self.interval * LONGEST_PAUSE_INTERVALS);
+        let longest = LONGEST_PAUSE.max(self.interval);
         let mut backoff = Backoff::new(self.interval, longest);
         let mut refused = Refused::default();
         self.attested().await;

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use e2e::bench::{Report, floor, streams, usage};
+use e2e::bench::{Report, agent, floor, streams, usage};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -25,6 +25,14 @@ async fn main() -> Result<()> {
     if wanted("c") || wanted("e") {
         eprintln!("rows c and e: streams");
         streams::run(&mut report).await?;
+    }
+    if wanted("b") {
+        eprintln!("row b: start-up of an agent");
+        agent::starts(&mut report).await?;
+    }
+    if wanted("k") {
+        eprintln!("row k: from an entry to its SVID");
+        agent::entries(&mut report).await?;
     }
     print!("{report}");
     report.write(Path::new("bench-report.json"))

@@ -28,7 +28,7 @@ use crate::{
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(20);
 
 /// How long the answer to a renewal may take.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(30);

@@ -41,7 +41,7 @@ const KEYS_AT_ONCE: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LONGEST_RETRY: Duration = Duration::from_mins(4);
+const LONGEST_RETRY: Duration = Duration::from_secs(20);
 
 /// The longest sleep, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
