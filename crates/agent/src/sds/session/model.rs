@@ -157,6 +157,9 @@ impl<S: Session> Run<S> {
                     // Who forgets a secret forgets the version of the set it was in. Envoy never has to: its streams
                     // keep their one name for life.
                     self.client.version_info.clear();
+                    for sent in &mut self.client.unanswered {
+                        sent.version_info.clear();
+                    }
                 } else {
                     self.client.wanted.insert(name.clone());
                 }
