@@ -401,9 +401,11 @@ impl Cache {
             self.replace_tainted();
         }
         for bundle in federated {
-            let domain = bundle.trust_domain.clone();
-            changed |= self.federated.get(&domain) != Some(&bundle);
-            self.federated.insert(domain, bundle);
+            // An equal one stays the same one: what was encoded of it is still good.
+            if self.federated.get(&bundle.trust_domain) != Some(&bundle) {
+                changed = true;
+                self.federated.insert(bundle.trust_domain.clone(), bundle);
+            }
         }
         for domain in gone {
             changed |= self.federated.remove(domain).is_some();
