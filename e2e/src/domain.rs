@@ -92,6 +92,15 @@ impl Domain {
     /// # Errors
     /// When it does not become healthy in time.
     pub async fn start_server(&mut self) -> Result<()> {
+        self.spawn_server()?;
+        self.healthy("server").await
+    }
+
+    /// Starts the server and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_server(&mut self) -> Result<()> {
         let config = self.path("server.conf");
         let args = [
             OsStr::new("server"),
@@ -105,7 +114,7 @@ impl Domain {
             args,
             &self.next_log("server"),
         )?);
-        self.healthy("server").await
+        Ok(())
     }
 
     /// Makes a join token, starts the agent with it, and waits for it.

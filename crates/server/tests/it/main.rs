@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod abuse;
+mod agent;
 mod bundle;
+mod entry;
 mod policy;
 mod start;
 mod svid;
