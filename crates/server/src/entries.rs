@@ -5,6 +5,7 @@
 
 mod index;
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use identity::{EntryId, RegistrationEntry, SpiffeId, TrustDomain};
@@ -23,6 +24,14 @@ struct Shared {
     /// Held by whoever brings the index up to date.
     turn: Mutex<()>,
     sequence: watch::Sender<u64>,
+    told: RwLock<Told>,
+}
+
+/// What agents were told since the last change: most of their questions find nothing new.
+#[derive(Default)]
+struct Told {
+    sequence: u64,
+    authorized: HashMap<SpiffeId, Arc<[Arc<RegistrationEntry>]>>,
 }
 
 impl Entries {
@@ -40,6 +49,7 @@ impl Entries {
             index: RwLock::new(index),
             turn: Mutex::new(()),
             sequence: watch::Sender::new(sequence),
+            told: RwLock::default(),
         })))
     }
 
@@ -102,7 +112,25 @@ impl Entries {
 
     /// All entries the agent is authorised for, by ID. None for an agent that is banned or not attested.
     pub(crate) fn authorized(&self, agent: &SpiffeId) -> Arc<[Arc<RegistrationEntry>]> {
-        self.read().authorized(agent)
+        // What is found below is at least as new as this.
+        let sequence = self.sequence();
+        let told = self.0.told.read().unwrap_or_else(PoisonError::into_inner);
+        if told.sequence == sequence
+            && let Some(known) = told.authorized.get(agent)
+        {
+            return Arc::clone(known);
+        }
+        drop(told);
+        let found = self.read().authorized(agent);
+        let mut told = self.0.told.write().unwrap_or_else(PoisonError::into_inner);
+        if told.sequence < sequence {
+            told.sequence = sequence;
+            told.authorized.clear();
+        }
+        if told.sequence == sequence {
+            told.authorized.insert(agent.clone(), Arc::clone(&found));
+        }
+        found
     }
 
     /// Those of the entries `ids` that the agent is authorised for: one for each ID, in order.

@@ -50,13 +50,14 @@ pub struct Store {
 
 impl Store {
     /// Opens the SQLite database in the file `path`, makes it if there is none, and brings its schema up to date. The folder
-    /// exists already. One process at a time: a lock file beside it keeps a second one out.
+    /// exists already. One server at a time: a lock file beside it keeps a second one
+    /// out, which waits two seconds for one that is ending.
     ///
     /// # Errors
     /// When the file cannot be made, read or written, is no database, is in use by another process, or holds a schema newer
     /// than this program's.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let lock = sqlite::lock(path)?;
+        let lock = sqlite::lock(path).await?;
         let mut connection = sqlite::open_writer(path).await?;
         let sequence = changes::last_sequence(&mut connection)
             .await

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep};
 
 use crate::{OpenError, StoreError};
 
@@ -22,26 +23,36 @@ const READERS: usize = 4;
 /// How long a statement waits for a lock held from outside, by a backup for example.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes the lock beside the database file, and makes the file if there is none, both for their owner alone. The lock is held until dropped, and by no process after its death.
-pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
+/// How long a new server waits for one that is ending.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+/// Takes the lock beside the database file, and makes the file if there is none, both for their owner alone. The lock is held
+/// until dropped, and by no process after its death.
+pub(crate) async fn lock(path: &Path) -> Result<File, OpenError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let not_writable = |reason: std::io::Error| OpenError::NotWritable {
         path: path.to_owned(),
         reason: reason.to_string(),
     };
-    let file = open_private(&PathBuf::from(lock_path)).map_err(not_writable)?;
-    match file.try_lock() {
-        Ok(()) => {
-            // SQLite would make it by the umask; its log files take after it.
-            open_private(path).map_err(not_writable)?;
-            Ok(file)
+    let file = open_private(Path::new(&lock_path)).map_err(not_writable)?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_POLL).await,
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(not_writable(error)),
         }
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
-            path: path.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(not_writable(error)),
     }
+    // SQLite would make it by the umask; its log files take after it.
+    open_private(path).map_err(not_writable)?;
+    Ok(file)
 }
 
 fn open_private(path: &Path) -> std::io::Result<File> {

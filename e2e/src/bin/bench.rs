@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use e2e::bench::{Report, agent, floor, streams, usage};
+use e2e::bench::{Report, agent, entries, floor, streams, usage};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -33,6 +33,10 @@ async fn main() -> Result<()> {
     if wanted("k") {
         eprintln!("row k: from an entry to its SVID");
         agent::entries(&mut report).await?;
+    }
+    if wanted("g") {
+        eprintln!("row g: registering entries");
+        entries::run(&mut report).await?;
     }
     print!("{report}");
     report.write(Path::new("bench-report.json"))

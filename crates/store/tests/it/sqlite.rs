@@ -40,11 +40,21 @@ async fn what_is_written_is_there_after_a_restart() {
     assert!(*store.watch().borrow() > sequence, "numbers go on");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_second_server_is_kept_out() {
     let (_store, folder) = open().await;
     let path = folder.path().join("data.sqlite3");
     assert!(matches!(refused(&path).await, OpenError::InUse { .. }));
+}
+
+#[tokio::test]
+async fn a_server_that_is_ending_is_waited_for() {
+    let (store, folder) = open().await;
+    // Its last handle goes; the writer ends a little later.
+    drop(store);
+    Store::open(&folder.path().join("data.sqlite3"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
