@@ -19,7 +19,7 @@ use proto::spire::api::server::bundle::v1::GetBundleRequest;
 use proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use proto::spire::api::server::entry::v1::{
-    BatchCreateEntryRequest, BatchDeleteEntryRequest, ListEntriesRequest,
+    BatchCreateEntryRequest, BatchDeleteEntryRequest, CountEntriesRequest, ListEntriesRequest,
 };
 use proto::spire::api::types;
 use tokio::task::JoinSet;
@@ -70,7 +70,8 @@ async fn e5_no_acknowledged_write_is_lost() -> Result<()> {
     for _ in 0..KILLS {
         // Now and then before it is up.
         if random.below(4) > 0 {
-            domain.healthy("server").await?;
+            domain.server()?.check_running()?;
+            answering(&world.socket).await?;
         }
         sleep(Duration::from_millis(random.below(120))).await;
         domain.server()?.kill().await?;
@@ -84,6 +85,19 @@ async fn e5_no_acknowledged_write_is_lost() -> Result<()> {
     check_entries(&world).await?;
     check_agents(&world).await?;
     check_own_agent(&mut domain).await
+}
+
+/// Waits until the server answers.
+async fn answering(socket: &Path) -> Result<()> {
+    let client = EntryClient::new(testkit::local_channel(socket));
+    let answer = wait::until("the server to answer", || async {
+        let count = client
+            .clone()
+            .count_entries(CountEntriesRequest::default())
+            .await?;
+        Ok(Some(count.into_inner().count))
+    });
+    answer.await.map(drop)
 }
 
 /// Creates batches of entries and deletes some again, until it is over.
