@@ -100,7 +100,7 @@ fn unreachable(path: &Path, error: &(dyn Error + 'static)) -> anyhow::Error {
     }
 }
 
-fn io_cause(mut error: &(dyn Error + 'static)) -> Option<&io::Error> {
+fn io_cause<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     loop {
         if let Some(cause) = error.downcast_ref() {
             return Some(cause);
