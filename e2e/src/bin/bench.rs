@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use e2e::bench::{Report, agent, entries, floor, streams, usage};
+use e2e::bench::{Report, agent, entries, floor, issue, streams, usage};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -22,6 +22,14 @@ async fn main() -> Result<()> {
     }
     let wanted = |row: &str| arguments.is_empty() || arguments.iter().any(|one| one == row);
     let mut report = Report::default();
+    if wanted("a1") {
+        eprintln!("row a1: issuing X.509-SVIDs");
+        issue::x509(&mut report).await?;
+    }
+    if wanted("i") {
+        eprintln!("row i: minting JWT-SVIDs");
+        issue::jwt(&mut report).await?;
+    }
     if wanted("c") || wanted("e") {
         eprintln!("rows c and e: streams");
         streams::run(&mut report).await?;
