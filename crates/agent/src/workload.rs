@@ -54,6 +54,12 @@ pub enum AttestError {
         /// Effective group ID now.
         gid: u32,
     },
+    /// The process becomes one program after the other, so that none of them can be named.
+    #[error("process {pid} became another program each time it was looked at")]
+    Restless {
+        /// The process.
+        pid: u32,
+    },
     /// `/proc` does not tell.
     #[error("read {what} of process {pid}: {source}")]
     Unreadable {

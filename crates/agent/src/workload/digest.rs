@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use super::process::{FileId, Process};
+use super::process::{FileId, ProgramFile};
 
 /// More programs than this on one node are not expected; then all are forgotten.
 const MAX_KEPT: usize = 1024;
@@ -22,14 +22,11 @@ const CHUNK: usize = 64 << 10;
 pub(super) struct Digests(Mutex<HashMap<FileId, Arc<OnceCell<String>>>>);
 
 impl Digests {
-    /// The digest of the program that `process` runs, which must still be `expected`.
-    pub(super) async fn of(&self, process: &Process, expected: FileId) -> io::Result<String> {
+    /// The digest of `program`, which must still be `expected`.
+    pub(super) async fn of(&self, program: &ProgramFile, expected: FileId) -> io::Result<String> {
         let cell = self.cell(expected);
         let digest = cell.get_or_try_init(|| async {
-            let (file, id) = process.open_program()?;
-            if id != expected {
-                return Err(io::Error::other("the program changed meanwhile"));
-            }
+            let file = program.open()?;
             spawn_blocking(move || sha256(file, expected))
                 .await
                 .map_err(io::Error::other)?

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlink};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use runtime::Peer;
 
@@ -39,6 +39,9 @@ pub(super) struct Program {
     /// The file itself.
     pub(super) file: FileId,
 }
+
+/// A program's file, whatever becomes of the process that runs it.
+pub(super) struct ProgramFile(OwnedFd);
 
 /// Tells one content of a file from another. The times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,26 +91,36 @@ impl Process {
             .ok_or_else(|| unreadable(WHAT, self.pid, io::Error::from(io::ErrorKind::InvalidData)))
     }
 
-    /// What it runs, from `exe`.
-    pub(super) fn program(&self) -> io::Result<Program> {
-        let path = readlinkat(&self.folder, "exe")?;
-        let file = fstatat(&self.folder, "exe", AtFlags::empty())?;
-        Ok(Program {
-            path,
-            file: FileId::from(&file),
-        })
+    /// What it runs. Name and content come from one opened handle: a process that calls `exec` meanwhile is never seen
+    /// as half of each program.
+    pub(super) fn program(&self) -> io::Result<(Program, ProgramFile)> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let handle = ProgramFile(openat(&self.folder, "exe", flags, Mode::empty())?);
+        let path = readlink(handle.link().as_str())?;
+        let file = FileId::from(&fstat(&handle.0)?);
+        Ok((Program { path, file }, handle))
     }
 
-    /// The program's file, and which it is.
-    pub(super) fn open_program(&self) -> io::Result<(File, FileId)> {
-        let file = self.file("exe")?;
-        let id = FileId::from(&fstat(&file)?);
-        Ok((file, id))
+    /// Whether it still runs the program it did.
+    pub(super) fn still_runs(&self, program: &Program) -> bool {
+        let now = fstatat(&self.folder, "exe", AtFlags::empty());
+        now.is_ok_and(|now| FileId::from(&now) == program.file)
     }
 
     fn file(&self, name: &str) -> io::Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         Ok(openat(&self.folder, name, flags, Mode::empty())?.into())
+    }
+}
+
+impl ProgramFile {
+    /// Opens it for reading.
+    pub(super) fn open(&self) -> io::Result<File> {
+        File::open(self.link())
+    }
+
+    fn link(&self) -> String {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd())
     }
 }
 

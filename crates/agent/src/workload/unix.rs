@@ -2,25 +2,29 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use identity::{Selector, Selectors};
 use runtime::Peer;
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::AttestError;
 use super::digest::Digests;
 use super::names::{Names, look_up};
-use super::process::{Credentials, FileId, Process, Program};
+use super::process::{Credentials, FileId, Process, Program, ProgramFile};
 use crate::config::UnixAttestorConfig;
 
 const KIND: &str = "unix";
 
 /// For how long selectors made from the same facts are used again: a renamed user shows after this time.
 const FRESH: Duration = Duration::from_secs(60);
+
+/// A process on its way from one program to another (`exec`) is looked at again, after these pauses, in milliseconds.
+const PAUSES_MS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 
 /// More kinds of callers than this on one node are not expected; then all are forgotten.
 const MAX_KEPT: usize = 4096;
@@ -65,41 +69,58 @@ impl Unix {
     /// When it has ended, is another user than when it connected, or cannot be seen.
     pub async fn attest(&self, peer: &Peer) -> Result<Selectors, AttestError> {
         let process = Process::open(peer)?;
-        let facts = self.facts(peer, &process)?;
+        let (facts, program) = self.facts(peer, &process).await?;
         let cell = self.kept(&facts);
-        let made = cell.get_or_try_init(|| self.selectors(&process, &facts));
+        let made = cell.get_or_try_init(|| self.selectors(program.as_ref(), &facts));
         // What is incomplete is given out, but not kept.
         Ok(made.await.cloned().unwrap_or_else(|incomplete| incomplete))
     }
 
-    fn facts(&self, peer: &Peer, process: &Process) -> Result<Facts, AttestError> {
-        let credentials = process.credentials()?;
-        if (credentials.uid, credentials.gid) != (peer.uid(), peer.gid()) {
-            return Err(AttestError::Changed {
-                pid: peer.pid().unwrap_or_default(),
-                was_uid: peer.uid(),
-                was_gid: peer.gid(),
-                uid: credentials.uid,
-                gid: credentials.gid,
-            });
-        }
+    /// What holds at one moment: of user and program, none is from before an `exec` and the other from after it.
+    async fn facts(
+        &self,
+        peer: &Peer,
+        process: &Process,
+    ) -> Result<(Facts, Option<ProgramFile>), AttestError> {
         if !self.config.discover_workload_path {
-            return Ok(Facts {
-                credentials,
+            let facts = Facts {
+                credentials: credentials(peer, process)?,
                 program: None,
-            });
+            };
+            return Ok((facts, None));
         }
-        let program = process.program().inspect_err(|error| {
-            warn!(
-                caller = peer.pid(), uid = peer.uid(), %error,
-                "the caller's program cannot be seen: path and sha256 selectors are left out; \
-                 an agent needs CAP_SYS_PTRACE to see other users' programs"
-            );
-        });
-        Ok(Facts {
-            credentials,
-            program: program.ok(),
-        })
+        let mut pauses = PAUSES_MS.into_iter().map(Duration::from_millis);
+        loop {
+            let found = process.program();
+            let credentials = credentials(peer, process)?;
+            let pause = pauses.next();
+            match found {
+                Ok((program, file)) if process.still_runs(&program) => {
+                    let program = Some(program);
+                    let facts = Facts {
+                        credentials,
+                        program,
+                    };
+                    return Ok((facts, Some(file)));
+                }
+                // Between two programs there is none.
+                Err(error) if error.kind() != ErrorKind::NotFound || pause.is_none() => {
+                    warn!(
+                        caller = peer.pid(), uid = peer.uid(), %error,
+                        "the caller's program cannot be seen: path and sha256 selectors are left out; \
+                         an agent needs CAP_SYS_PTRACE to see other users' programs"
+                    );
+                    let facts = Facts {
+                        credentials,
+                        program: None,
+                    };
+                    return Ok((facts, None));
+                }
+                _ => {}
+            }
+            let pid = peer.pid().unwrap_or_default();
+            sleep(pause.ok_or(AttestError::Restless { pid })?).await;
+        }
     }
 
     fn kept(&self, facts: &Facts) -> Arc<OnceCell<Selectors>> {
@@ -125,17 +146,21 @@ impl Unix {
     }
 
     /// `Err` when something that could be known is missing from them.
-    async fn selectors(&self, process: &Process, facts: &Facts) -> Result<Selectors, Selectors> {
+    async fn selectors(
+        &self,
+        file: Option<&ProgramFile>,
+        facts: &Facts,
+    ) -> Result<Selectors, Selectors> {
         let names = look_up(&facts.credentials).await;
         let mut complete = names.is_some();
         let names = names.unwrap_or_default();
         let mut values = credential_values(&facts.credentials, &names, self.unmapped);
-        if let Some(program) = &facts.program {
+        if let (Some(program), Some(file)) = (&facts.program, file) {
             match program.path.to_str() {
                 Some(path) => values.push(format!("path:{path}")),
                 None => warn!(path = ?program.path, "the caller's path is not UTF-8: left out"),
             }
-            match self.digest(process, program.file).await {
+            match self.digest(file, program.file).await {
                 Some(Ok(digest)) => values.push(format!("sha256:{digest}")),
                 Some(Err(error)) => {
                     warn!(path = ?program.path, %error, "the caller's program cannot be hashed: sha256 is left out");
@@ -153,7 +178,7 @@ impl Unix {
     }
 
     /// `None` when the program is not to be hashed.
-    async fn digest(&self, process: &Process, file: FileId) -> Option<std::io::Result<String>> {
+    async fn digest(&self, program: &ProgramFile, file: FileId) -> Option<std::io::Result<String>> {
         match self.config.workload_size_limit {
             Some(0) => None,
             Some(limit) if file.size > limit => {
@@ -164,9 +189,24 @@ impl Unix {
                 );
                 None
             }
-            _ => Some(self.digests.of(process, file).await),
+            _ => Some(self.digests.of(program, file).await),
         }
     }
+}
+
+/// Whom the process acts as, which must be whom it acted as when it connected.
+fn credentials(peer: &Peer, process: &Process) -> Result<Credentials, AttestError> {
+    let credentials = process.credentials()?;
+    if (credentials.uid, credentials.gid) == (peer.uid(), peer.gid()) {
+        return Ok(credentials);
+    }
+    Err(AttestError::Changed {
+        pid: peer.pid().unwrap_or_default(),
+        was_uid: peer.uid(),
+        was_gid: peer.gid(),
+        uid: credentials.uid,
+        gid: credentials.gid,
+    })
 }
 
 fn credential_values(credentials: &Credentials, names: &Names, unmapped: Unmapped) -> Vec<String> {
