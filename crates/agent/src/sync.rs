@@ -1,5 +1,5 @@
-//! The loops that fill the cache: entries and bundles by asking every few seconds ([`Syncer`]), SVIDs
-//! as they fall due ([`issue::Issuer`]).
+//! The loops that fill the cache: entries and bundles by asking every few seconds (`Syncer`), SVIDs
+//! as they fall due (`issue::Issuer`).
 //!
 //! What the server says arrives as an [`Update`]; a feed that is pushed can make the same updates.
 
@@ -365,10 +365,12 @@ fn entries_update(
         synced: true,
         ..Update::default()
     };
+    let mut unreadable = Vec::new();
     for wire in &fetched.entries {
         match proto::convert::entry(wire) {
             Ok(entry) => update.upserted.push(Arc::new(entry)),
             Err(error) => {
+                unreadable.push(wire.id.as_str());
                 if refused.insert((wire.id.clone(), wire.revision_number)) {
                     tracing::warn!(entry_id = wire.id, %error, "leaving out an entry that breaks a rule");
                 }
@@ -377,7 +379,8 @@ fn entries_update(
     }
     update.removed = known
         .keys()
-        .filter(|id| !fetched.ids.contains(*id))
+        // What the server changed beyond our reading must not go on in its former form.
+        .filter(|id| !fetched.ids.contains(*id) || unreadable.contains(&id.as_str()))
         .filter_map(|id| EntryId::new(id).ok())
         .collect();
     update

@@ -8,9 +8,7 @@ pub(crate) mod living;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use identity::{
-    Bundle, BundleSet, EntryId, JwtSvid, RegistrationEntry, Selectors, TrustDomain, X509Svid,
-};
+use identity::{Bundle, BundleSet, JwtSvid, RegistrationEntry, Selectors, TrustDomain, X509Svid};
 use tokio::sync::watch;
 
 use fixed::Fixed;
@@ -104,13 +102,14 @@ impl Workloads {
     }
 
     /// A JWT-SVID of `entry` for `audience`, new or with at least half of its life left; when
-    /// the server is slow or away, any that is still valid.
+    /// the server is slow or away, any that is still valid. The entry is the one the caller
+    /// matched: once another stands under its ID, there is no token.
     ///
     /// # Errors
     /// See [`JwtFetchError`].
     pub async fn jwt_svid(
         &self,
-        entry: &EntryId,
+        entry: &RegistrationEntry,
         audience: &[String],
     ) -> Result<JwtSvid, JwtFetchError> {
         match &*self.0 {

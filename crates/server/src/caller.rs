@@ -168,7 +168,7 @@ impl Callers {
             return Err(deny(path, DenyReason::AgentExpired));
         }
         let id = verify_x509_svid(&chain, &self.bundles(leaf).await?, now).map_err(|error| {
-            tracing::info!(%error, "the caller's certificates are refused");
+            tracing::debug!(%error, "the caller's certificates are refused");
             denied()
         })?;
         if who.includes(Who::ADMIN) && self.admin_ids.contains(&id) {

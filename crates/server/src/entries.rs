@@ -100,11 +100,6 @@ impl Entries {
         Ok(())
     }
 
-    /// The sequence number of the last change that is in the index, as it grows.
-    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
-        self.0.sequence.subscribe()
-    }
-
     /// The agent of this ID, banned or not.
     pub(crate) fn agent(&self, id: &SpiffeId) -> Option<Arc<Agent>> {
         self.read().agent(id)

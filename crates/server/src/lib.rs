@@ -3,8 +3,6 @@
 //! [`Config::parse`] reads a `server.conf`; [`Server::build`] opens the store and the keys, prepares the first authority
 //! and binds every listener; [`Server::run`] serves until the tasks are asked to end.
 
-#![allow(dead_code, unused_imports, reason = "the parts are being joined")]
-
 mod attest;
 mod authority;
 mod caller;

@@ -30,6 +30,9 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(20);
 
+/// How long the keeper sleeps at most without a look at the clock.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
 /// How long the answer to a renewal may take.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -65,7 +68,7 @@ pub struct Orders(mpsc::Sender<Order>);
 #[derive(Debug)]
 enum Order {
     /// The server answered with this.
-    Denied(Option<Reason>, String),
+    Denied(Reason, String),
     /// The bundle changed; the SVID may be under a tainted authority.
     Bundle(Arc<Bundle>),
 }
@@ -74,8 +77,11 @@ impl Orders {
     /// Tells the keeper what the server said, if it is about the agent itself.
     pub fn report(&self, status: &Status) {
         if status.code() == Code::PermissionDenied {
-            let reason = proto::convert::denied_reason(status);
-            // When the queue is full, the same is in it already.
+            // Without a reason it is about the call, not about the agent.
+            let Some(reason) = proto::convert::denied_reason(status) else {
+                return;
+            };
+            // When the queue is full, the keeper looks at its SVID anyway.
             let _ = self
                 .0
                 .try_send(Order::Denied(reason, status.message().to_owned()));
@@ -164,8 +170,15 @@ impl Keeper {
                     let pause = due
                         .duration_since(self.setup.clock.now())
                         .unwrap_or_default();
+                    // A machine that sleeps, or a clock set forward, must not carry the SVID past its end.
+                    let look = pause.min(LONGEST_LOOK).max(backoff.pause());
                     tokio::select! {
-                        () = tokio::time::sleep(pause.max(backoff.pause())) => self.renew().await,
+                        () = tokio::time::sleep(look) => {
+                            if self.setup.clock.now() < due {
+                                continue;
+                            }
+                            self.renew().await
+                        }
                         Some(order) = self.orders.recv() => self.obey(order).await,
                     }
                 }
@@ -195,16 +208,32 @@ impl Keeper {
                 }
                 Ok(())
             }
-            Order::Denied(Some(Reason::AgentBanned), _) => {
+            Order::Denied(Reason::AgentBanned, text) => {
+                self.denied(Reason::AgentBanned, text).await
+            }
+            // It may be about an SVID that was replaced meanwhile: the server's word on the current one decides.
+            Order::Denied(_, reason) => {
+                tracing::info!(
+                    reason,
+                    "the server denied a call; asking it for a new agent SVID"
+                );
+                self.renew().await
+            }
+        }
+    }
+
+    /// What the server said of the current SVID.
+    async fn denied(&mut self, reason: Reason, text: String) -> Result<(), Failure> {
+        match reason {
+            Reason::AgentBanned => {
                 self.forget();
                 Err(Failure::Final(KeepError::Banned))
             }
-            Order::Denied(Some(Reason::AgentMustReattest), _) => self.attest_anew().await,
-            Order::Denied(
-                Some(Reason::AgentExpired | Reason::AgentNotAttested | Reason::AgentNotActive),
-                text,
-            ) => self.start_over(text).await,
-            Order::Denied(_, _) => Ok(()),
+            Reason::AgentMustReattest => self.attest_anew().await,
+            Reason::AgentExpired | Reason::AgentNotAttested | Reason::AgentNotActive => {
+                self.start_over(text).await
+            }
+            Reason::Unknown => Ok(()),
         }
     }
 
@@ -260,10 +289,10 @@ impl Keeper {
     }
 
     async fn refused(&mut self, status: Status) -> Result<(), Failure> {
-        if status.code() == Code::PermissionDenied {
-            let reason = proto::convert::denied_reason(&status);
-            let order = Order::Denied(reason, status.message().to_owned());
-            return Box::pin(self.obey(order)).await;
+        if status.code() == Code::PermissionDenied
+            && let Some(reason) = proto::convert::denied_reason(&status)
+        {
+            return self.denied(reason, status.message().to_owned()).await;
         }
         Err(Failure::Passing(format!(
             "renewing the agent SVID: {}",

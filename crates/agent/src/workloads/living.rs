@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use identity::{BundleSet, EntryId, JwtSvid, Selectors};
+use identity::{BundleSet, EntryId, JwtSvid, RegistrationEntry, Selectors};
 use proto::spire::api::server::svid::v1::NewJwtsvidRequest;
 use runtime::{Clock, Counter, Gauge, Metrics};
 use tokio::sync::{Notify, watch};
@@ -198,30 +198,51 @@ impl Living {
 
     pub(crate) async fn jwt_svid(
         &self,
-        entry: &EntryId,
+        entry: &RegistrationEntry,
         audience: &[String],
     ) -> Result<JwtSvid, JwtFetchError> {
-        if self.read(|cache, _| cache.entry(entry).is_none()) {
+        if !self.still_holds(entry) {
             return Err(JwtFetchError::NotEntitled);
         }
-        let key = JwtKey::new(entry, audience);
-        if let Held::Fresh(svid) = self.jwt.held(&key, self.clock.now()) {
+        let key = JwtKey::new(&entry.id, audience);
+        if let Held::Fresh(svid) = self.held_jwt(&key, entry) {
             return Ok(svid);
         }
         let flight = self.jwt.flight(&key);
-        let turn = flight.lock().await;
-        let fetched = match self.jwt.held(&key, self.clock.now()) {
+        let turn = flight.turn.lock().await;
+        let fetched = match self.held_jwt(&key, entry) {
             Held::Fresh(svid) => Ok(svid),
-            held => self.fetch_jwt(&key, audience, held).await,
+            held => self.fetch_jwt(&key, entry, audience, held).await,
         };
         drop(turn);
-        self.jwt.land(&key, &flight);
-        fetched
+        // Waiting took time, in which the entry may have become somebody else's.
+        fetched.and_then(|svid| {
+            let entitled = self.still_holds(entry);
+            entitled.then_some(svid).ok_or(JwtFetchError::NotEntitled)
+        })
+    }
+
+    /// Whether the entry that a caller matched still gives that identity to those selectors.
+    fn still_holds(&self, entry: &RegistrationEntry) -> bool {
+        self.read(|cache, _| {
+            cache.entry(&entry.id).is_some_and(|now| {
+                now.spiffe_id == entry.spiffe_id && now.selectors == entry.selectors
+            })
+        })
+    }
+
+    /// The token at hand, unless it names whom the entry was for earlier.
+    fn held_jwt(&self, key: &JwtKey, entry: &RegistrationEntry) -> Held {
+        match self.jwt.held(key, self.clock.now()) {
+            Held::Fresh(svid) | Held::Stale(svid) if svid.id != entry.spiffe_id => Held::Nothing,
+            held => held,
+        }
     }
 
     async fn fetch_jwt(
         &self,
         key: &JwtKey,
+        entry: &RegistrationEntry,
         audience: &[String],
         held: Held,
     ) -> Result<JwtSvid, JwtFetchError> {
@@ -245,7 +266,7 @@ impl Living {
                 self.jwt.orders.report(&status);
                 refusal(&status)
             })
-            .and_then(|answer| self.read_jwt(key, answer.into_inner().svid));
+            .and_then(|answer| self.read_jwt(entry, answer.into_inner().svid));
         match (answer, held) {
             (Ok(svid), _) => {
                 let now = self.clock.now();
@@ -266,20 +287,16 @@ impl Living {
 
     fn read_jwt(
         &self,
-        key: &JwtKey,
+        entry: &RegistrationEntry,
         svid: Option<proto::spire::api::types::Jwtsvid>,
     ) -> Result<JwtSvid, JwtFetchError> {
         let odd = |what: &str| JwtFetchError::Unavailable(format!("the server's answer {what}"));
         let svid = JwtSvid::parse_unverified(&svid.unwrap_or_default().token)
             .map_err(|error| odd(&format!("holds no JWT-SVID: {error}")))?;
-        let (wanted, now) = self.read(|cache, now| {
-            let entry = cache.entry(key.entry());
-            (entry.map(|entry| entry.spiffe_id.clone()), now)
-        });
-        if Some(&svid.id) != wanted.as_ref() {
+        if svid.id != entry.spiffe_id {
             return Err(odd("is for another SPIFFE ID"));
         }
-        if svid.expires_at <= now {
+        if svid.expires_at <= self.clock.now() {
             return Err(odd("has expired already; check this machine's clock"));
         }
         Ok(svid)
@@ -296,16 +313,29 @@ impl Jwt {
         lock(&self.cache).look_up(key, now)
     }
 
-    fn flight(&self, key: &JwtKey) -> Arc<tokio::sync::Mutex<()>> {
-        lock(&self.flights).entry(key.clone()).or_default().clone()
+    fn flight(&self, key: &JwtKey) -> Flight<'_> {
+        let turn = lock(&self.flights).entry(key.clone()).or_default().clone();
+        Flight {
+            jwt: self,
+            key: key.clone(),
+            turn,
+        }
     }
+}
 
-    /// Forgets the flight unless others wait for their turn.
-    fn land(&self, key: &JwtKey, flight: &Arc<tokio::sync::Mutex<()>>) {
-        let mut flights = lock(&self.flights);
-        // The map's own, and ours.
-        if Arc::strong_count(flight) <= 2 {
-            flights.remove(key);
+/// One who fetches a token, or waits for the one who does. A caller that goes away lands too.
+struct Flight<'a> {
+    jwt: &'a Jwt,
+    key: JwtKey,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut flights = lock(&self.jwt.flights);
+        // The map's own, and ours: nobody else waits for a turn.
+        if Arc::strong_count(&self.turn) <= 2 {
+            flights.remove(&self.key);
         }
     }
 }

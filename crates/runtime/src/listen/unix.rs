@@ -3,8 +3,10 @@ use std::future::{Ready, ready};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fmt, io};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 use tokio::net::{UnixSocket, UnixStream};
@@ -16,6 +18,10 @@ use super::{Listen, ListenError, Peer};
 const MAX_PATH: usize = 107;
 
 const BACKLOG: u32 = 1024;
+
+/// How often and at what pace the folder's lock is tried: for a second.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A unix socket. Its file is removed when the listener is dropped.
 ///
@@ -155,10 +161,21 @@ fn check_folder(folder: &Path) -> Result<(), String> {
 
 fn lock(folder: &Path) -> Result<Flock<File>, String> {
     let folder = nonempty(folder);
-    let file = File::open(folder)
-        .map_err(|error| format!("cannot open the folder {}: {error}", folder.display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, error)| format!("cannot lock the folder {}: {error}", folder.display()))
+    let shown = folder.display();
+    let mut file =
+        File::open(folder).map_err(|error| format!("cannot open the folder {shown}: {error}"))?;
+    // Another start holds the lock for a moment only; whoever holds it for longer must not stop this one in silence.
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((again, Errno::EWOULDBLOCK)) => file = again,
+            Err((_, error)) => return Err(format!("cannot lock the folder {shown}: {error}")),
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(format!(
+        "another process holds a lock on the folder {shown}: `lsof {shown}` tells which; end it or use another folder"
+    ))
 }
 
 fn remove_stale(path: &Path) -> Result<(), String> {

@@ -183,7 +183,8 @@ impl X509pop {
             "TrustDomain" => Some(self.trust_domain.to_string()),
             "Fingerprint" => Some(leaf.fingerprint.clone()),
             "SerialNumberHex" => Some(leaf.serial_hex.clone()),
-            "Subject.CommonName" => leaf.common_name.clone(),
+            // A name is one segment of the path: with a slash it could become another agent.
+            "Subject.CommonName" => leaf.common_name.clone().filter(|name| !name.contains('/')),
             "SVIDPathTrimmed" => trimmed.map(str::to_owned),
             _ => leaf
                 .sans

@@ -22,6 +22,9 @@ const KEY_TYPES: &[(&str, KeyType)] = &[
     ("ec-p384", KeyType::EcP384),
 ];
 
+/// Certificates count whole seconds: in a shorter life the next authority would be due before it is there.
+const LEAST_CA_TTL: Duration = Duration::from_secs(6);
+
 /// Reads the block; plugins, telemetry and health are left for the caller to fill in.
 pub(super) fn read(
     server: &mut Section,
@@ -120,7 +123,11 @@ fn rate_limit(section: &mut Section) -> RateLimit {
 fn ca(server: &mut Section, warnings: &mut Vec<String>) -> CaConfig {
     let ca_key_type = server.choice("ca_key_type", KEY_TYPES);
     let jwt_key_type = server.choice("jwt_key_type", KEY_TYPES);
-    let ca_ttl = ttl(server, "ca_ttl").unwrap_or(DEFAULT_CA_TTL);
+    let mut ca_ttl = ttl(server, "ca_ttl").unwrap_or(DEFAULT_CA_TTL);
+    if ca_ttl < LEAST_CA_TTL {
+        server.problem("ca_ttl", "give at least \"6s\"");
+        ca_ttl = DEFAULT_CA_TTL;
+    }
     let default_x509_svid_ttl =
         ttl(server, "default_x509_svid_ttl").unwrap_or(DEFAULT_X509_SVID_TTL);
     let default_jwt_svid_ttl = ttl(server, "default_jwt_svid_ttl").unwrap_or(DEFAULT_JWT_SVID_TTL);

@@ -22,6 +22,9 @@ use crate::endpoints::compose;
 use crate::endpoints::frames;
 use crate::workloads::{JwtFetchError, WorkloadView};
 
+/// More audiences in one token are a mistake, or an attempt to keep the agent busy.
+const MAX_AUDIENCE: usize = 128;
+
 /// As SPIRE has it.
 const NO_AUDIENCE: &str = "audience must be specified";
 
@@ -112,7 +115,7 @@ impl Api {
         entry: Arc<RegistrationEntry>,
         audience: &[String],
     ) -> Result<Option<Jwtsvid>, Status> {
-        match self.workloads.jwt_svid(&entry.id, audience).await {
+        match self.workloads.jwt_svid(&entry, audience).await {
             Ok(svid) => Ok(Some(Jwtsvid {
                 spiffe_id: svid.id.to_string(),
                 svid: svid.token().to_owned(),
@@ -150,6 +153,12 @@ impl Api {
 fn audience(asked: Vec<String>) -> Result<Vec<String>, Status> {
     if asked.is_empty() || asked.iter().any(String::is_empty) {
         return Err(Status::invalid_argument(NO_AUDIENCE));
+    }
+    if asked.len() > MAX_AUDIENCE {
+        return Err(Status::invalid_argument(format!(
+            "{} audiences asked for; a JWT-SVID takes at most {MAX_AUDIENCE}",
+            asked.len()
+        )));
     }
     let mut audience: Vec<String> = Vec::with_capacity(asked.len());
     for one in asked {
