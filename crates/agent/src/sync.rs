@@ -417,3 +417,26 @@ async fn fetch_federated(
     };
     (domain, fetched)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::entry;
+
+    /// What the server changed beyond our reading must not go on in its former form.
+    #[test]
+    fn an_entry_that_became_unreadable_is_left_out() {
+        let former = entry("web", &["unix:uid:1"]);
+        let known = HashMap::from([(former.id.to_string(), Revision::of(&former))]);
+        let mut wire = proto::spire::api::types::Entry::from(&former);
+        wire.revision_number += 1;
+        wire.spiffe_id = None;
+        let fetched = Fetched {
+            ids: [wire.id.clone()].into(),
+            entries: vec![wire],
+        };
+        let update = entries_update(fetched, &known, &mut Refused::new());
+        assert_eq!(update.removed, [former.id]);
+        assert!(update.upserted.is_empty());
+    }
+}

@@ -201,3 +201,19 @@ fn to_value(json: Json) -> Value {
     };
     Value { kind: Some(kind) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audiences_are_asked_for_once_and_bounded() {
+        let many = |count: usize| (0..count).map(|number| number.to_string()).collect();
+        let twice = vec!["b".to_owned(), "a".to_owned(), "b".to_owned()];
+        assert_eq!(audience(twice).unwrap(), ["b", "a"]);
+        assert_eq!(audience(many(MAX_AUDIENCE)).unwrap().len(), MAX_AUDIENCE);
+        let refused = audience(many(MAX_AUDIENCE + 1)).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        assert!(refused.message().contains("at most 128"), "{refused}");
+    }
+}
