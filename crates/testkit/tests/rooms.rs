@@ -33,13 +33,15 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// External crates and the only rooms that may name them.
 const HOMES: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
-    ("rcgen", &["identity", "ca"]),
+    ("rcgen", &["identity", "ca", "e2e"]),
     ("hcl-rs", &["runtime"]),
     ("prometheus", &["runtime"]),
     ("tracing-subscriber", &["runtime"]),
     ("envoy-types", &["proto"]),
     ("clap", &["cli"]),
     ("prost-reflect", &["cli"]),
+    ("kube", &["server", "k8s", "e2e"]),
+    ("gotmpl", &["k8s"]),
 ];
 
 #[test]
