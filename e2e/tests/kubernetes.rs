@@ -1,0 +1,110 @@
+//! K1 and what it stands on: the real control plane, the test kubelet, and Signet's programs between them.
+
+use anyhow::{Context, Result, ensure};
+use e2e::cluster::Cluster;
+use e2e::wait;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use serde_json::{Value, json};
+
+/// A Deployment of one container that satisfies PodSecurity's `restricted`.
+fn deployment(namespace: &str, name: &str, annotations: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}, "annotations": annotations},
+                "spec": {
+                    "securityContext": {
+                        "runAsNonRoot": true, "runAsUser": 1000,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "containers": [{
+                        "name": "app", "image": "app",
+                        "ports": [{"containerPort": 8080}],
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                    }],
+                },
+            },
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_becomes_a_pod_and_podsecurity_holds() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
+    let namespace = cluster.namespace("shop", &restricted).await?;
+    cluster
+        .apply(&deployment(&namespace, "web", &json!({})))
+        .await?;
+    let pods: Api<Pod> = Api::namespaced(cluster.client()?, &namespace);
+    let pod = wait::until("the Deployment's pod", || async {
+        let list = pods.list(&ListParams::default().labels("app=web")).await?;
+        Ok(list.items.into_iter().next())
+    })
+    .await?;
+    let owner = pod.metadata.owner_references.unwrap_or_default();
+    ensure!(owner.iter().any(|owner| owner.kind == "ReplicaSet"));
+
+    let privileged = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": "bad"},
+        "spec": {"containers": [{"name": "app", "image": "app", "securityContext": {"privileged": true}}]},
+    });
+    let refusal = cluster.apply(&privileged).await.err();
+    let refusal = format!("{:#}", refusal.context("a privileged pod was let in")?);
+    ensure!(refusal.contains("PodSecurity"), "{refusal}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_accounts_token_is_reviewed_for_its_audience_and_rbac_holds() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    let namespace = cluster.namespace("tokens", &[]).await?;
+    let token = cluster
+        .token(&namespace, "default", &["spire-server"], None)
+        .await?;
+    let reviews: Api<TokenReview> = Api::all(cluster.client()?);
+    for (audience, good) in [("spire-server", true), ("other", false)] {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: Some(token.clone()),
+                audiences: Some(vec![audience.to_owned()]),
+            },
+            ..TokenReview::default()
+        };
+        let answer = reviews.create(&PostParams::default(), &review).await?;
+        let status = answer.status.context("a status")?;
+        ensure!(
+            status.authenticated == Some(good),
+            "audience {audience}: {status:?}"
+        );
+    }
+    let stranger = cluster.client_of(&namespace, "default").await?;
+    let pods: Api<Pod> = Api::namespaced(stranger, &namespace);
+    let refusal = pods.list(&ListParams::default()).await.err();
+    let refusal = refusal
+        .context("a default service account may list pods")?
+        .to_string();
+    ensure!(refusal.contains("forbidden"), "{refusal}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_comes_back_with_its_data() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let namespace = cluster.namespace("kept", &[]).await?;
+    cluster.stop_api_server()?;
+    cluster.start_api_server().await?;
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client()?);
+    namespaces.get(&namespace).await?;
+    Ok(())
+}
