@@ -76,7 +76,7 @@ async fn a_service_accounts_token_is_reviewed_for_its_audience_and_rbac_holds() 
     for (audience, good) in [("spire-server", true), ("other", false)] {
         let review = TokenReview {
             spec: TokenReviewSpec {
-                token: Some(token.clone()),
+                token: token.clone(),
                 audiences: Some(vec![audience.to_owned()]),
             },
             ..TokenReview::default()
