@@ -5,7 +5,6 @@
 //! connects before the server has answered waits, unless the disk knows what it may have.
 
 pub mod attest;
-mod backoff;
 pub mod cache;
 pub mod client;
 pub mod config;
@@ -26,7 +25,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::SystemTime};
 
 use identity::{BundleSet, X509Svid};
 use runtime::{
-    Clock, Metrics, Readiness, Tasks,
+    Clock, Metrics, Readiness, Tasks, backoff,
     files::{self, FileError},
     listen::ListenError,
 };

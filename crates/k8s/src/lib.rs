@@ -1,1 +1,4 @@
 //! The Kubernetes programs: injector, controller, CSI driver.
+
+pub mod signet;
+pub mod workload;

@@ -1,5 +1,6 @@
 //! What every long-running program here shares: clock, tasks, readiness, logs, metrics, listeners, private files, config reading. Knows no SPIFFE ID.
 
+pub mod backoff;
 mod clock;
 pub mod config;
 pub mod files;

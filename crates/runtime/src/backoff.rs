@@ -1,15 +1,14 @@
-//! Pauses between tries: longer and longer, never all agents at once.
+//! Pauses between tries: longer and longer, and never everybody's at once.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
-
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 const FACTOR: f64 = 1.5;
 const JITTER: f64 = 0.1;
 
 /// The pauses of one loop.
 #[derive(Debug, Clone)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     current: Option<Duration>,
@@ -18,7 +17,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Pauses from `first` to `longest`, each half as long again as the one before, a tenth more or less.
     #[must_use]
-    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+    pub const fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
             longest,
@@ -27,7 +26,7 @@ impl Backoff {
     }
 
     /// It failed: how long to wait.
-    pub(crate) fn fail(&mut self) -> Duration {
+    pub fn fail(&mut self) -> Duration {
         let next = self
             .current
             .map_or(self.first, |current| current.mul_f64(FACTOR));
@@ -36,13 +35,13 @@ impl Backoff {
     }
 
     /// It worked.
-    pub(crate) const fn reset(&mut self) {
+    pub const fn reset(&mut self) {
         self.current = None;
     }
 
     /// How long to wait now; nothing after a success.
     #[must_use]
-    pub(crate) fn pause(&self) -> Duration {
+    pub fn pause(&self) -> Duration {
         self.current
             .map_or(Duration::ZERO, |current| jittered(current, JITTER))
     }
@@ -50,11 +49,10 @@ impl Backoff {
 
 /// The duration, more or less by up to this part of it.
 #[must_use]
-pub(crate) fn jittered(duration: Duration, part: f64) -> Duration {
-    let mut bytes = [0; 4];
-    // Without randomness there is no jitter; nothing else depends on it.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    let spread = f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX) * 2.0 - 1.0;
+pub fn jittered(duration: Duration, part: f64) -> Duration {
+    // Spreads callers out; nobody has to be unable to guess it.
+    let [low, .., high] = RandomState::new().hash_one(()).to_le_bytes();
+    let spread = f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX) * 2.0 - 1.0;
     duration.mul_f64(part.mul_add(spread, 1.0))
 }
 

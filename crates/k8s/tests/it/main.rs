@@ -1,0 +1,4 @@
+//! The Kubernetes programs against a server, an agent and a fake API server in process.
+
+mod signet;
+mod workload;
