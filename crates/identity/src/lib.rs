@@ -1,4 +1,5 @@
-//! The field's words as types: trust domain, SPIFFE ID, selector, registration entry, X.509-SVID, JWT-SVID, bundle.
+//! The field's words as types: trust domain, SPIFFE ID, selector, registration entry, X.509-SVID, JWT-SVID, bundle,
+//! federation relationship.
 //!
 //! No I/O, no async, no clock: whatever depends on the time takes `now`. Nothing here fails except by being given bad
 //! input, and each error says what was wrong and what would be right.
@@ -6,6 +7,7 @@
 mod bundle;
 mod der;
 mod entry;
+mod federation;
 mod id;
 mod json;
 mod jwk;
@@ -16,6 +18,9 @@ mod x509;
 
 pub use bundle::{Bundle, BundleError, BundleSet, JwtAuthority, X509Authority};
 pub use entry::{EntryError, EntryId, MAX_HINT_LEN, RegistrationEntry, check_dns_name};
+pub use federation::{
+    EndpointProfile, EndpointUrl, EndpointUrlError, FederationRelationship, MAX_ENDPOINT_URL_LEN,
+};
 pub use id::{IdError, MAX_ID_LEN, MAX_TRUST_DOMAIN_LEN, SpiffeId, TrustDomain};
 pub use jwt::{JwtError, JwtSvid, LEEWAY};
 pub use key::{KeyError, KeyType, PrivateKey};

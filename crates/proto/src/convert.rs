@@ -6,6 +6,7 @@
 mod bundle;
 mod entry;
 mod error;
+mod federation;
 mod id;
 mod mask;
 mod status;
@@ -15,6 +16,7 @@ mod time;
 pub use bundle::{bundle, jwt_authorities, jwt_authority, x509_authorities};
 pub use entry::{entry, new_entry, updated_entry};
 pub use error::{Fault, FieldError};
+pub use federation::{FederationChange, federation_change, federation_relationship};
 pub use id::{federated, selectors, spiffe_id, trust_domain, wire_selectors};
 pub use mask::{mask_agent, mask_bundle, mask_entry, mask_federation_relationship};
 pub use status::{Reason, denied, denied_reason, ok_status, status};

@@ -25,6 +25,7 @@ use proto::spire::api::server::debug::v1::debug_server::DebugServer;
 use proto::spire::api::server::entry::v1::entry_server::EntryServer;
 use proto::spire::api::server::logger::v1::logger_server::LoggerServer;
 use proto::spire::api::server::svid::v1::svid_server::SvidServer;
+use proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomainServer;
 use runtime::files::{FileError, private_folder};
 use runtime::grpc::MAX_MESSAGE;
 use runtime::log::Log;
@@ -48,6 +49,7 @@ use crate::service::entry::EntryService;
 use crate::service::health::HealthService;
 use crate::service::logger::LoggerService;
 use crate::service::svid::SvidService;
+use crate::service::trust_domain::TrustDomainService;
 
 pub use attest::AttestorError;
 pub use config::{Config, Overrides};
@@ -212,11 +214,17 @@ impl Server {
         let bundle = BundleService {
             authorities: self.authorities.clone(),
             store: self.store.clone(),
+            entries: self.entries.clone(),
+            trust_domain: trust_domain.clone(),
+        };
+        let trust_domains = TrustDomainService {
+            store: self.store.clone(),
+            trust_domain: trust_domain.clone(),
         };
         let svid = SvidService {
             authorities: self.authorities.clone(),
             entries: self.entries.clone(),
-            trust_domain: self.config.trust_domain.clone(),
+            trust_domain: trust_domain.clone(),
             ca: self.config.ca.clone(),
         };
         Routes::default()
@@ -224,6 +232,9 @@ impl Server {
             .add_service(BundleServer::new(bundle).max_decoding_message_size(MAX_MESSAGE))
             .add_service(EntryServer::new(entries).max_decoding_message_size(MAX_MESSAGE))
             .add_service(SvidServer::new(svid).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(
+                TrustDomainServer::new(trust_domains).max_decoding_message_size(MAX_MESSAGE),
+            )
     }
 
     /// Those, and the services that only this machine's processes may call.

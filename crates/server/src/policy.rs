@@ -43,16 +43,10 @@ pub(crate) fn not_served(path: &str) -> Option<&'static str> {
     Some(why)
 }
 
-const NOT_SERVED: &[(&str, &str)] = &[
-    (
-        "spire.api.server.localauthority.v1.LocalAuthority",
-        "authorities cannot be steered by hand yet; they are prepared and activated in time by themselves",
-    ),
-    (
-        "spire.api.server.trustdomain.v1.TrustDomain",
-        "federation relationships are not kept yet",
-    ),
-];
+const NOT_SERVED: &[(&str, &str)] = &[(
+    "spire.api.server.localauthority.v1.LocalAuthority",
+    "authorities cannot be steered by hand yet; they are prepared and activated in time by themselves",
+)];
 
 const ANYONE: Who = Who::ANYONE;
 const LOCAL: Who = Who::LOCAL;

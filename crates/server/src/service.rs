@@ -8,3 +8,4 @@ pub(crate) mod health;
 mod list;
 pub(crate) mod logger;
 pub(crate) mod svid;
+pub(crate) mod trust_domain;

@@ -6,6 +6,8 @@ mod write;
 use identity::{Bundle, TrustDomain};
 use thiserror::Error;
 
+pub(crate) use write::set as set_bundle;
+
 use crate::{Listing, Page, Store, StoreError};
 
 /// What becomes of the entries that federate with a deleted bundle's trust domain.
@@ -106,6 +108,23 @@ impl Store {
     {
         let name = trust_domain.clone();
         self.write(move |transaction| Box::pin(write::edit(transaction, name, edit)))
+            .await?
+    }
+
+    /// Edits a bundle that is there, its sequence number included, and tells what came of it.
+    ///
+    /// # Errors
+    /// When there is none, or the write failed.
+    pub async fn update_bundle<F>(
+        &self,
+        trust_domain: &TrustDomain,
+        edit: F,
+    ) -> Result<Bundle, BundleWriteError>
+    where
+        F: FnOnce(&mut Bundle) + Send + 'static,
+    {
+        let name = trust_domain.clone();
+        self.write(move |transaction| Box::pin(write::update(transaction, name, edit)))
             .await?
     }
 

@@ -40,7 +40,7 @@ pub enum CreateEntryError {
     #[error("the entry ID {0} is taken by another entry")]
     IdTaken(EntryId),
     /// It federates with a trust domain whose bundle is not here.
-    #[error("there is no bundle of the trust domain {0}, with which the entry federates")]
+    #[error("unable to find federated bundle \"{0}\"; set that trust domain's bundle first")]
     NoBundle(TrustDomain),
 }
 
@@ -58,7 +58,7 @@ pub enum UpdateEntryError {
     #[error("similar entry already exists")]
     Similar(Arc<RegistrationEntry>),
     /// It federates with a trust domain whose bundle is not here.
-    #[error("there is no bundle of the trust domain {0}, with which the entry federates")]
+    #[error("unable to find federated bundle \"{0}\"; set that trust domain's bundle first")]
     NoBundle(TrustDomain),
 }
 

@@ -1,4 +1,5 @@
-//! The datastore: entries, agents, join tokens, bundles, the CA journal and the change log. The only SQL.
+//! The datastore: entries, agents, join tokens, bundles, federation relationships, the
+//! CA journal and the change log. The only SQL.
 //!
 //! One writer, many readers. Writes go to one task, which commits all that wait for it in one transaction and answers
 //! after the commit is on the disk; reads take a connection of their own and see a snapshot. Every write of an entry, an
@@ -11,6 +12,7 @@ mod bundles;
 mod changes;
 mod entries;
 mod error;
+mod federation;
 mod filter;
 mod journal;
 mod sets;
@@ -24,6 +26,7 @@ pub use bundles::{BundleWriteError, DeleteBundleMode};
 pub use changes::{Change, Changes, ChangesError, Snapshot};
 pub use entries::{CreateEntryError, EditEntry, UpdateEntryError, new_entry_id};
 pub use error::{OpenError, StoreError};
+pub use federation::FederationError;
 pub use filter::{AgentFilter, EntryFilter, Listing, Match, Page};
 pub use journal::CaJournal;
 pub use tokens::{JoinToken, TokenError};

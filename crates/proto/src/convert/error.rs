@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use identity::{EntryError, IdError, JwtError, SelectorError, X509Error};
+use identity::{EndpointUrlError, EntryError, IdError, JwtError, SelectorError, X509Error};
 use thiserror::Error;
 
 /// A message is refused because of one of its fields.
@@ -38,6 +38,20 @@ pub enum Fault {
     /// Breaks a rule of entries.
     #[error(transparent)]
     Entry(#[from] EntryError),
+    /// No URL of a bundle endpoint.
+    #[error(transparent)]
+    EndpointUrl(#[from] EndpointUrlError),
+    /// Neither of the ways an endpoint may prove itself.
+    #[error("is missing; give https_web or https_spiffe")]
+    NoProfile,
+    /// Of another trust domain than the relationship.
+    #[error("is of the trust domain {bundle}, but the relationship is with {relationship}")]
+    ForeignBundle {
+        /// The bundle's.
+        bundle: String,
+        /// The relationship's.
+        relationship: String,
+    },
     /// No certificate, or not a fitting one.
     #[error(transparent)]
     X509(#[from] X509Error),

@@ -256,7 +256,7 @@ fn not_ours(server: &mut Section, warnings: &mut Vec<String>) {
     warn(
         server,
         "federation",
-        "federation is not there yet; bundles are neither served nor fetched",
+        "bundles are neither served nor fetched yet; relationships are kept by the TrustDomain API",
         warnings,
     );
     warn(

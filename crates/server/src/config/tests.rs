@@ -114,7 +114,7 @@ fn json_is_read_like_hcl() {
     assert_eq!(config.data_store, DataStore::Sqlite { path });
 }
 
-/// A guide's federated server: federation is not there yet, and says so.
+/// A guide's federated server: what of it has no effect yet says so.
 #[test]
 fn a_guides_server_conf_is_read() {
     let config = parse(

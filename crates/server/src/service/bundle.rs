@@ -1,5 +1,8 @@
-//! `spire.api.server.bundle.v1`: the trust domain's bundle for whoever asks. Federation comes later.
+//! `spire.api.server.bundle.v1`: the trust domain's bundle for whoever asks, and those of federated ones.
 
+mod federated;
+
+use identity::TrustDomain;
 use proto::convert;
 use proto::spire::api::server::bundle::v1::bundle_server::Bundle;
 use proto::spire::api::server::bundle::v1::{
@@ -16,12 +19,15 @@ use store::Store;
 use tonic::{Request, Response, Status};
 
 use crate::authority::Authorities;
+use crate::entries::Entries;
 use crate::rpc::RpcError;
 
 /// Hands out bundles.
 pub(crate) struct BundleService {
     pub(crate) authorities: Authorities,
     pub(crate) store: Store,
+    pub(crate) entries: Entries,
+    pub(crate) trust_domain: TrustDomain,
 }
 
 #[tonic::async_trait]
@@ -68,44 +74,56 @@ impl Bundle for BundleService {
 
     async fn list_federated_bundles(
         &self,
-        _: Request<ListFederatedBundlesRequest>,
+        request: Request<ListFederatedBundlesRequest>,
     ) -> Result<Response<ListFederatedBundlesResponse>, Status> {
-        Err(later("federation"))
+        Ok(Response::new(
+            self.list_federated(request.into_inner()).await?,
+        ))
     }
 
     async fn get_federated_bundle(
         &self,
-        _: Request<GetFederatedBundleRequest>,
+        request: Request<GetFederatedBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
-        Err(later("federation"))
+        Ok(Response::new(
+            self.get_federated(request.into_inner()).await?,
+        ))
     }
 
     async fn batch_create_federated_bundle(
         &self,
-        _: Request<BatchCreateFederatedBundleRequest>,
+        request: Request<BatchCreateFederatedBundleRequest>,
     ) -> Result<Response<BatchCreateFederatedBundleResponse>, Status> {
-        Err(later("federation"))
+        Ok(Response::new(
+            self.create_federated(request.into_inner()).await,
+        ))
     }
 
     async fn batch_update_federated_bundle(
         &self,
-        _: Request<BatchUpdateFederatedBundleRequest>,
+        request: Request<BatchUpdateFederatedBundleRequest>,
     ) -> Result<Response<BatchUpdateFederatedBundleResponse>, Status> {
-        Err(later("federation"))
+        Ok(Response::new(
+            self.update_federated(request.into_inner()).await,
+        ))
     }
 
     async fn batch_set_federated_bundle(
         &self,
-        _: Request<BatchSetFederatedBundleRequest>,
+        request: Request<BatchSetFederatedBundleRequest>,
     ) -> Result<Response<BatchSetFederatedBundleResponse>, Status> {
-        Err(later("federation"))
+        Ok(Response::new(
+            self.set_federated(request.into_inner()).await,
+        ))
     }
 
     async fn batch_delete_federated_bundle(
         &self,
-        _: Request<BatchDeleteFederatedBundleRequest>,
+        request: Request<BatchDeleteFederatedBundleRequest>,
     ) -> Result<Response<BatchDeleteFederatedBundleResponse>, Status> {
-        Err(later("federation"))
+        Ok(Response::new(
+            self.delete_federated(request.into_inner()).await?,
+        ))
     }
 }
 

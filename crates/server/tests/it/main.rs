@@ -6,6 +6,7 @@ mod abuse;
 mod agent;
 mod bundle;
 mod entry;
+mod federation;
 mod policy;
 mod start;
 mod svid;

@@ -21,7 +21,7 @@ pub(super) async fn create(
     Ok(Ok(()))
 }
 
-pub(super) async fn set(transaction: &mut Transaction, bundle: Bundle) -> Result<(), StoreError> {
+pub(crate) async fn set(transaction: &mut Transaction, bundle: Bundle) -> Result<(), StoreError> {
     let known = row::by_name(&mut transaction.connection, &bundle.trust_domain).await?;
     if known.as_ref().is_some_and(|known| known.bundle == bundle) {
         return Ok(());
@@ -50,6 +50,23 @@ pub(super) async fn edit(
     }
     after.sequence += 1;
     put(transaction, id, &after).await?;
+    Ok(Ok(after))
+}
+
+pub(super) async fn update(
+    transaction: &mut Transaction,
+    name: TrustDomain,
+    edit: impl FnOnce(&mut Bundle),
+) -> Result<Result<Bundle, BundleWriteError>, StoreError> {
+    let Some(known) = row::by_name(&mut transaction.connection, &name).await? else {
+        return Ok(Err(BundleWriteError::NotFound));
+    };
+    let mut after = known.bundle.clone();
+    edit(&mut after);
+    after.trust_domain = name;
+    if after != known.bundle {
+        put(transaction, Some(known.id), &after).await?;
+    }
     Ok(Ok(after))
 }
 

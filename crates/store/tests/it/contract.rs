@@ -4,6 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod bundles;
 pub(crate) mod changes;
 pub(crate) mod entries;
+pub(crate) mod federation;
 pub(crate) mod tokens;
 
 /// Runs the whole contract on stores that `$open` makes; what it returns beside them is kept until the test ends.
@@ -67,7 +68,16 @@ macro_rules! on_every {
                 a_refused_edit_changes_nothing,
                 a_set_bundle_keeps_its_sequence,
                 lists_page_by_creation,
+                an_update_changes_what_is_there,
                 deletion_honours_its_mode,
+            }
+            federation {
+                every_field_comes_back,
+                a_second_one_with_the_same_domain_is_refused,
+                a_bundle_comes_with_it_and_stays,
+                an_update_changes_what_it_names,
+                what_is_not_there_is_told,
+                lists_page_by_creation,
             }
             changes {
                 every_write_is_told_before_its_answer,

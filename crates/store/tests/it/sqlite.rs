@@ -106,7 +106,7 @@ async fn a_schema_from_the_future_is_told() {
             error,
             OpenError::Newer {
                 version: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ),

@@ -94,6 +94,27 @@ pub(crate) async fn a_set_bundle_keeps_its_sequence(store: Store) {
     );
 }
 
+pub(crate) async fn an_update_changes_what_is_there(store: Store) {
+    let name = domain("other.org");
+    let update = || {
+        store.update_bundle(&name, |bundle| {
+            bundle.jwt_authorities.clear();
+            bundle.sequence = 9;
+        })
+    };
+    assert_eq!(update().await, Err(BundleWriteError::NotFound));
+    assert_eq!(store.count_bundles().await, Ok(0));
+    let mut wanted = full("other.org");
+    store.set_bundle(wanted.clone()).await.unwrap();
+    wanted.jwt_authorities.clear();
+    wanted.sequence = 9;
+    assert_eq!(update().await.as_ref(), Ok(&wanted));
+    assert_eq!(store.bundle(&name).await, Ok(Some(wanted)));
+    let before = *store.watch().borrow();
+    update().await.unwrap();
+    assert_eq!(*store.watch().borrow(), before, "nothing new is no change");
+}
+
 pub(crate) async fn lists_page_by_creation(store: Store) {
     for name in ["c.org", "a.org", "b.org"] {
         store.create_bundle(full(name)).await.unwrap();
