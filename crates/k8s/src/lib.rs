@@ -1,4 +1,5 @@
 //! The Kubernetes programs: injector, controller, CSI driver.
 
+pub mod controller;
 pub mod signet;
 pub mod workload;

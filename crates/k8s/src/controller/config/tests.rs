@@ -1,0 +1,139 @@
+use super::*;
+
+/// As the hardened chart renders it.
+const CHART: &str = r#"
+apiVersion: spire.spiffe.io/v1alpha1
+kind: ControllerManagerConfig
+metrics:
+  bindAddress: 0.0.0.0:8082
+health:
+  healthProbeBindAddress: 0.0.0.0:8083
+leaderElection:
+  leaderElect: true
+  resourceName: 98c9c988.spiffe.io
+  resourceNamespace: spire-server
+validatingWebhookConfigurationName: spire-spire-controller-manager-webhook
+entryIDPrefix: production
+cacheNamespaces: {}
+clusterName: production
+trustDomain: example.org
+ignoreNamespaces:
+  - kube-system
+  - kube-public
+  - local-path-storage
+  - openshift-.*
+spireServerSocketPath: "/tmp/spire-server/private/api.sock"
+className: "spire-server-spire"
+watchClassless: false
+parentIDTemplate: "spiffe://{{ .TrustDomain }}/spire/agent/k8s_psat/{{ .ClusterName }}/{{ .NodeMeta.UID }}"
+logLevel: info
+logEncoding: console
+gcInterval: 10000000000
+reconcile:
+  clusterSPIFFEIDs: true
+  clusterStaticEntries: true
+  clusterFederatedTrustDomains: true
+"#;
+
+#[test]
+fn the_charts_file_is_taken_as_it_is() {
+    let config = read(CHART, None).unwrap();
+    assert_eq!(config.resync, Duration::from_secs(10));
+    assert_eq!(config.ownership.prefix, "production.");
+    assert_eq!(config.metrics_address.unwrap().port(), 8082);
+    assert_eq!(config.leader_election.name, "98c9c988.spiffe.io");
+    assert_eq!(
+        (config.webhook.port, config.webhook.configuration.as_str()),
+        (9443, "spire-spire-controller-manager-webhook")
+    );
+    assert!(
+        config.class.takes("spire-server-spire")
+            && !config.class.takes("")
+            && !config.class.takes("other")
+    );
+    assert!(
+        config
+            .ignore_namespaces
+            .iter()
+            .any(|pattern| pattern.is_match("my-openshift-x")),
+        "unanchored, as Go's"
+    );
+}
+
+#[test]
+fn the_smallest_file_has_defaults() {
+    let config = read("clusterName: east.one\ntrustDomain: example.org\n", None).unwrap();
+    assert_eq!(config.ownership.prefix, "east-one.");
+    assert_eq!(
+        config.server_socket,
+        PathBuf::from("/spire-server/api.sock")
+    );
+    assert!(config.class.takes("") && !config.class.takes("x"));
+    assert!(config.reconcile.static_entries && !config.leader_election.enabled);
+    assert!(
+        config
+            .ignore_namespaces
+            .iter()
+            .any(|pattern| pattern.is_match("kube-system"))
+    );
+}
+
+#[test]
+fn every_mistake_has_its_path() {
+    let text = "trustDomain: Example.org\ngcIntervall: 5s\nleaderElection: {leaseDuration: 5s}\nignoreNamespaces: ['(']\nparentIDTemplate: '{{ .PodMeta.UID }}'\nmetrics: {bindAddress: nowhere}\nsignet: {massDeletePercent: 150, x: 1}\nreconcile: {clusterSpiffeIDs: true}\n";
+    let problems = read(text, None).unwrap_err().to_string();
+    for expected in [
+        "clusterName: missing",
+        "trustDomain: ",
+        "gcIntervall: unknown key; did you mean `gcInterval`?",
+        "leaderElection: retryPeriod must be shorter",
+        "ignoreNamespaces: \"(\" is not a regular expression",
+        "parentIDTemplate: NodeData has no field or getter `PodMeta`",
+        "metrics.bindAddress: \"nowhere\"",
+        "signet.massDeletePercent: ",
+        "signet.x: unknown key",
+        "reconcile.clusterSpiffeIDs: unknown key; did you mean `clusterSPIFFEIDs`?",
+    ] {
+        assert!(
+            problems.contains(expected),
+            "{expected:?} is not in\n{problems}"
+        );
+    }
+}
+
+#[test]
+fn the_environment_is_expanded_when_asked() {
+    let environment = BTreeMap::from([("CLUSTER".to_owned(), "west".to_owned())]);
+    let text = "clusterName: $CLUSTER\ntrustDomain: example.org\n";
+    assert_eq!(
+        read(text, Some(&environment)).unwrap().scope.cluster_name,
+        "west"
+    );
+    assert_eq!(read(text, None).unwrap().scope.cluster_name, "$CLUSTER");
+}
+
+#[test]
+fn what_is_no_block_is_said_so() {
+    assert!(
+        read("- a\n", None)
+            .unwrap_err()
+            .to_string()
+            .contains("key: value")
+    );
+    assert!(
+        read("a: [", None)
+            .unwrap_err()
+            .to_string()
+            .contains("not valid YAML")
+    );
+}
+
+#[test]
+fn anchored_patterns_match_whole_names() {
+    let text = "clusterName: a\ntrustDomain: b\nignoreNamespaces: [foo]\n";
+    let matches = |text: &str| read(text, None).unwrap().ignore_namespaces[0].is_match("foo-bar");
+    assert!(matches(text));
+    assert!(!matches(&format!(
+        "{text}signet: {{anchoredIgnoreNamespaces: true}}\n"
+    )));
+}
