@@ -4,4 +4,6 @@
 
 pub mod config;
 pub mod crd;
+pub mod desired;
 pub mod template;
+pub mod validate;

@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+
+use identity::TrustDomain;
+
 use super::*;
 
 /// As the hardened chart renders it.

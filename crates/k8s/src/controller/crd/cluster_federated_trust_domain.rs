@@ -1,4 +1,5 @@
 #![allow(unreachable_pub, reason = "the derive repeats the type out of reach")]
+#![allow(clippy::duplicated_attributes, reason = "columns of one type")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};

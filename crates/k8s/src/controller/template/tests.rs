@@ -43,115 +43,116 @@ fn render(source: &str) -> Result<String, TemplateError> {
 }
 
 /// What Go's text/template makes of these with the same data (checked against Go 1.27 for the ones that differ by type).
+const CORPUS: &[(&str, &str)] = &[
+    (
+        "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}",
+        "spiffe://example.org/ns/shop/sa/buyer",
+    ),
+    (
+        "{{ .NodeMeta.UID }}/{{ .NodeSpec.ProviderID }}",
+        "node-uid/kind://n1",
+    ),
+    (
+        "{{ .PodMeta.GetName }}.{{ .PodMeta.GetNamespace }}",
+        "web-0.shop",
+    ),
+    (
+        "{{ index .PodMeta.Labels \"app.kubernetes.io/name\" }}",
+        "front",
+    ),
+    ("[{{ index .PodMeta.Labels \"absent\" }}]", "[]"),
+    ("[{{ index .PodMeta.Annotations \"absent\" }}]", "[]"),
+    ("{{ .PodMeta.Labels.absent }}", "<no value>"),
+    (
+        "{{ if .PodMeta.Labels.app }}yes{{ else }}no{{ end }}",
+        "yes",
+    ),
+    (
+        "{{ with $x := .PodMeta.Labels.app }}{{ $x }}-{{ . }}{{ end }}",
+        "web-web",
+    ),
+    (
+        "{{ if $x := .PodSpec.HostNetwork }}{{ $x }}{{ end }}",
+        "true",
+    ),
+    (
+        "{{ range .PodSpec.Containers }}{{ .Name }},{{ end }}",
+        "app,log,",
+    ),
+    (
+        "{{ range $i, $c := .PodSpec.Containers }}{{ $i }}{{ $c.Image }};{{ end }}",
+        "0shop/web:1;1log:2;",
+    ),
+    (
+        "{{ range .PodSpec.Containers }}{{ if eq .Name \"log\" }}{{ break }}{{ end }}{{ .Name }}{{ end }}",
+        "app",
+    ),
+    (
+        "{{ range $k, $v := .PodMeta.Labels }}{{ $k }}={{ $v }} {{ end }}",
+        "app=web app.kubernetes.io/name=front ",
+    ),
+    ("{{ (index .PodSpec.Containers 0).Image }}", "shop/web:1"),
+    (
+        "{{ (index (index .PodSpec.Containers 0).Ports 0).ContainerPort }}",
+        "8080",
+    ),
+    (
+        "{{ (index .PodMeta.OwnerReferences 0).Kind }}",
+        "StatefulSet",
+    ),
+    (
+        "{{ printf \"%s-%q-%d-%05d-%v\" .PodMeta.Name \"a\" 7 42 true }}",
+        "web-0-\"a\"-7-00042-true",
+    ),
+    ("{{ .PodMeta.Name | printf \"%.3s\" }}", "web"),
+    (
+        "{{ len .PodSpec.Containers }}{{ len .PodMeta.Annotations }}",
+        "20",
+    ),
+    ("{{ slice .PodMeta.Name 0 3 }}", "web"),
+    (
+        "{{ eq .PodMeta.Name \"x\" \"web-0\" }} {{ ne 1 2 }} {{ lt 1 2 }} {{ not true }}",
+        "true true true false",
+    ),
+    (
+        "{{ or .PodMeta.Labels.absent \"dflt\" }}{{ and 1 0 }}",
+        "dflt0",
+    ),
+    ("a  {{- \" b \" -}}  c", "a b c"),
+    ("{{/* nothing */}}x", "x"),
+    (
+        "{{ define \"t\" }}<{{ .Name }}>{{ end }}{{ template \"t\" .PodMeta }}",
+        "<web-0>",
+    ),
+    ("{{ $n := .PodMeta.Name }}{{ $n = \"z\" }}{{ $n }}", "z"),
+    (
+        "{{ urlquery \"a b&c\" }} {{ html \"<b>\" }} {{ js \"it's\" }}",
+        "a+b%26c &lt;b&gt; it\\'s",
+    ),
+    ("{{ print 1 2 \"x\" 3 }}|{{ println 1 2 }}", "1 2x3|1 2\n"),
+    (
+        "{{ .PodMeta.CreationTimestamp }}",
+        "2026-11-26 11:00:00 +0000 UTC",
+    ),
+    (
+        "{{ if .PodSpec.SecurityContext }}set{{ else }}nil{{ end }}",
+        "nil",
+    ),
+    (
+        "{{ .PodSpec.HostIPC }}{{ .PodSpec.DNSPolicy }}{{ .PodSpec.Subdomain }}",
+        "falseDefault",
+    ),
+    ("{{ range 3 }}{{ . }}{{ end }}", "012"),
+    (
+        "{{ $.ClusterName }}.{{ $.ClusterDomain }}",
+        "east.cluster.local",
+    ),
+];
+
 #[test]
 fn renders_as_go_does() {
-    let cases = [
-        (
-            "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}",
-            "spiffe://example.org/ns/shop/sa/buyer",
-        ),
-        (
-            "{{ .NodeMeta.UID }}/{{ .NodeSpec.ProviderID }}",
-            "node-uid/kind://n1",
-        ),
-        (
-            "{{ .PodMeta.GetName }}.{{ .PodMeta.GetNamespace }}",
-            "web-0.shop",
-        ),
-        (
-            "{{ index .PodMeta.Labels \"app.kubernetes.io/name\" }}",
-            "front",
-        ),
-        ("[{{ index .PodMeta.Labels \"absent\" }}]", "[]"),
-        ("[{{ index .PodMeta.Annotations \"absent\" }}]", "[]"),
-        ("{{ .PodMeta.Labels.absent }}", "<no value>"),
-        (
-            "{{ if .PodMeta.Labels.app }}yes{{ else }}no{{ end }}",
-            "yes",
-        ),
-        (
-            "{{ with $x := .PodMeta.Labels.app }}{{ $x }}-{{ . }}{{ end }}",
-            "web-web",
-        ),
-        (
-            "{{ if $x := .PodSpec.HostNetwork }}{{ $x }}{{ end }}",
-            "true",
-        ),
-        (
-            "{{ range .PodSpec.Containers }}{{ .Name }},{{ end }}",
-            "app,log,",
-        ),
-        (
-            "{{ range $i, $c := .PodSpec.Containers }}{{ $i }}{{ $c.Image }};{{ end }}",
-            "0shop/web:1;1log:2;",
-        ),
-        (
-            "{{ range .PodSpec.Containers }}{{ if eq .Name \"log\" }}{{ break }}{{ end }}{{ .Name }}{{ end }}",
-            "app",
-        ),
-        (
-            "{{ range $k, $v := .PodMeta.Labels }}{{ $k }}={{ $v }} {{ end }}",
-            "app=web app.kubernetes.io/name=front ",
-        ),
-        ("{{ (index .PodSpec.Containers 0).Image }}", "shop/web:1"),
-        (
-            "{{ (index (index .PodSpec.Containers 0).Ports 0).ContainerPort }}",
-            "8080",
-        ),
-        (
-            "{{ (index .PodMeta.OwnerReferences 0).Kind }}",
-            "StatefulSet",
-        ),
-        (
-            "{{ printf \"%s-%q-%d-%05d-%v\" .PodMeta.Name \"a\" 7 42 true }}",
-            "web-0-\"a\"-7-00042-true",
-        ),
-        ("{{ .PodMeta.Name | printf \"%.3s\" }}", "web"),
-        (
-            "{{ len .PodSpec.Containers }}{{ len .PodMeta.Annotations }}",
-            "20",
-        ),
-        ("{{ slice .PodMeta.Name 0 3 }}", "web"),
-        (
-            "{{ eq .PodMeta.Name \"x\" \"web-0\" }} {{ ne 1 2 }} {{ lt 1 2 }} {{ not true }}",
-            "true true true false",
-        ),
-        (
-            "{{ or .PodMeta.Labels.absent \"dflt\" }}{{ and 1 0 }}",
-            "dflt0",
-        ),
-        ("a  {{- \" b \" -}}  c", "a b c"),
-        ("{{/* nothing */}}x", "x"),
-        (
-            "{{ define \"t\" }}<{{ .Name }}>{{ end }}{{ template \"t\" .PodMeta }}",
-            "<web-0>",
-        ),
-        ("{{ $n := .PodMeta.Name }}{{ $n = \"z\" }}{{ $n }}", "z"),
-        (
-            "{{ urlquery \"a b&c\" }} {{ html \"<b>\" }} {{ js \"it's\" }}",
-            "a+b%26c &lt;b&gt; it\\'s",
-        ),
-        ("{{ print 1 2 \"x\" 3 }}|{{ println 1 2 }}", "1 2x3|1 2\n"),
-        (
-            "{{ .PodMeta.CreationTimestamp }}",
-            "2026-11-26 11:00:00 +0000 UTC",
-        ),
-        (
-            "{{ if .PodSpec.SecurityContext }}set{{ else }}nil{{ end }}",
-            "nil",
-        ),
-        (
-            "{{ .PodSpec.HostIPC }}{{ .PodSpec.DNSPolicy }}{{ .PodSpec.Subdomain }}",
-            "falseDefault",
-        ),
-        ("{{ range 3 }}{{ . }}{{ end }}", "012"),
-        (
-            "{{ $.ClusterName }}.{{ $.ClusterDomain }}",
-            "east.cluster.local",
-        ),
-    ];
-    for (source, expected) in cases {
-        assert_eq!(render(source).as_deref(), Ok(expected), "{source}");
+    for (source, expected) in CORPUS {
+        assert_eq!(render(source).as_deref(), Ok(*expected), "{source}");
     }
 }
 
