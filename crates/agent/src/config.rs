@@ -5,9 +5,10 @@
 
 mod agent;
 mod plugins;
+mod sds;
 mod telemetry;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use identity::{KeyType, SpiffeId, TrustDomain};
 use runtime::{
@@ -16,12 +17,18 @@ use runtime::{
 };
 use zeroize::Zeroizing;
 
+use crate::sds::AllowList;
+
 /// SPIRE's path, which its tools and charts expect.
 const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-agent/public/api.sock";
 /// Beside the working directory, as in SPIRE's examples.
 const DEFAULT_DATA_DIR: &str = ".";
 /// SPIRE's interval: the server is asked for changes this often.
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// Long enough for an entry to be written by hand; then Envoy's own retries take over.
+const DEFAULT_HOLD_MAX: Duration = Duration::from_mins(10);
+/// Envoy accepts a bundle within milliseconds; who takes this long does not answer at all.
+const DEFAULT_AUTHORITY_ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// SPIRE's number: an SVID with its key is about 2 KiB.
 const DEFAULT_CACHE_SIZE: usize = 1000;
 
@@ -214,6 +221,16 @@ pub struct SdsConfig {
     pub default_all_bundles_name: String,
     /// Whether bundles are sent as plain CA lists instead of for Envoy's SPIFFE validator.
     pub disable_spiffe_cert_validation: bool,
+    /// The hint of the identity that a workload's default name stands for.
+    pub default_svid_hint: Option<String>,
+    /// By name, which peers a validation context of that name lets in.
+    pub allow_lists: BTreeMap<String, Arc<AllowList>>,
+    /// After how long a stream ends that could not be given anything; zero: never.
+    pub hold_max: Duration,
+    /// For how long certificates of a new authority wait at most until all Envoys have accepted it; zero: not at all.
+    pub authority_ack_timeout: Duration,
+    /// Whether an Envoy whose workload may no longer have a bundle is told to trust nobody.
+    pub deny_when_revoked: bool,
 }
 
 impl Default for SdsConfig {
@@ -224,6 +241,11 @@ impl Default for SdsConfig {
             default_bundle_name: "ROOTCA".to_owned(),
             default_all_bundles_name: "ALL".to_owned(),
             disable_spiffe_cert_validation: false,
+            default_svid_hint: None,
+            allow_lists: BTreeMap::new(),
+            hold_max: DEFAULT_HOLD_MAX,
+            authority_ack_timeout: DEFAULT_AUTHORITY_ACK_TIMEOUT,
+            deny_when_revoked: false,
         }
     }
 }

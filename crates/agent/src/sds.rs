@@ -5,13 +5,18 @@
 //! name ends a stream, none delays another, and no private key leaves that was not asked for by name. Versions are
 //! content hashes, so that a restart of the agent costs nothing.
 
+mod allow;
 mod encode;
+mod gate;
 mod name;
 mod secrets;
 pub mod session;
 
-pub use encode::{Resource, Version};
-pub use name::{Form, Name};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+pub use allow::{AllowError, AllowList, Allowed};
+pub use encode::{Certified, Resource, Version};
+pub use name::{Form, Name, STREAM_KEY, read_bool};
 pub use secrets::{Absent, Secrets};
 pub use session::{DeltaSecrets, Note, RequestError, StreamSecrets};
 
@@ -34,19 +39,23 @@ pub struct Options {
     pub default_all_bundles_name: String,
     /// Whether bundles are given as plain CA certificates, unless an Envoy's own metadata says otherwise.
     pub disable_spiffe_cert_validation: bool,
+    /// The hint of the identity that is a workload's first, whatever its age.
+    pub default_svid_hint: Option<String>,
+    /// By name, which peers a validation context of that name lets in.
+    pub allow_lists: BTreeMap<String, Arc<AllowList>>,
+    /// After how long a stream ends that could not be given anything; zero: never.
+    pub hold_max: Duration,
+    /// For how long certificates of a new authority wait at most until all Envoys have accepted it; zero: not at all.
+    pub authority_ack_timeout: Duration,
+    /// Whether an Envoy whose workload may no longer have a bundle is told to trust nobody.
+    pub deny_when_revoked: bool,
     /// Whether a workload without an identity gets the own bundle all the same.
     pub allow_unauthenticated_verifiers: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            default_svid_name: "default".to_owned(),
-            default_bundle_name: "ROOTCA".to_owned(),
-            default_all_bundles_name: "ALL".to_owned(),
-            disable_spiffe_cert_validation: false,
-            allow_unauthenticated_verifiers: false,
-        }
+        Self::new(&SdsConfig::default(), &WorkloadApiConfig::default())
     }
 }
 
@@ -59,6 +68,11 @@ impl Options {
             default_bundle_name: sds.default_bundle_name.clone(),
             default_all_bundles_name: sds.default_all_bundles_name.clone(),
             disable_spiffe_cert_validation: sds.disable_spiffe_cert_validation,
+            default_svid_hint: sds.default_svid_hint.clone(),
+            allow_lists: sds.allow_lists.clone(),
+            hold_max: sds.hold_max,
+            authority_ack_timeout: sds.authority_ack_timeout,
+            deny_when_revoked: sds.deny_when_revoked,
             allow_unauthenticated_verifiers: workload_api.allow_unauthenticated_verifiers,
         }
     }

@@ -65,7 +65,8 @@ impl Limits {
         Self {
             connections: 16_384,
             connections_per_peer: 8_192,
-            streams: 1_024,
+            // Envoy opens a stream for each secret, and a connection for each so many streams.
+            streams: 4_096,
             header_list: 16 << 10,
             keepalive: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),

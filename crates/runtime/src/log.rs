@@ -1,5 +1,7 @@
 //! The program's log: text or JSON, its level changeable at run time, its file reopened on SIGUSR2.
 
+mod rfc3339;
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
@@ -21,6 +23,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::Tasks;
+
+pub use rfc3339::rfc3339;
 
 /// Our own crates; what the libraries below say is shown from `Warn` on, and all of it at `Trace`.
 const OURS: [&str; 10] = [

@@ -172,7 +172,7 @@ fn incremental(parts: &[(u8, &[u8])]) {
                 Err(_) => continue,
             },
         }
-        if session.on_request(&request).is_err() {
+        if session.on_request(&request, now()).is_err() {
             return;
         }
         for name in &request.resource_names_unsubscribe {

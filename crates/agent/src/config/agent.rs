@@ -7,8 +7,8 @@ use runtime::{config::Section, log};
 
 use super::{
     Bootstrap, BundleFormat, Config, DEFAULT_CACHE_SIZE, DEFAULT_DATA_DIR, DEFAULT_SOCKET_PATH,
-    DEFAULT_SYNC_INTERVAL, JoinToken, KeyManager, NodeAttestor, Overrides, SdsConfig,
-    ServerAddress, Telemetry, WorkloadApiConfig, WorkloadAttestors, refuse, warn,
+    DEFAULT_SYNC_INTERVAL, JoinToken, KeyManager, NodeAttestor, Overrides, ServerAddress,
+    Telemetry, WorkloadApiConfig, WorkloadAttestors, refuse, sds, warn,
 };
 
 /// Below this the target would have SVIDs renewed all the time (SPIRE's bound).
@@ -44,7 +44,7 @@ pub(super) fn read(
         .unwrap_or_default(),
         file: or(overrides.log_file, agent.get("log_file")),
     };
-    let sds = sds(agent);
+    let sds = sds::read(agent);
     let workload_api = workload_api(agent);
     let availability_target = availability_target(agent);
     let key_type = agent.parse("workload_x509_svid_key_type", str::parse::<KeyType>);
@@ -191,27 +191,6 @@ fn join_token(agent: &mut Section, overrides: &mut Overrides) -> Option<Option<J
             }
         },
         (None, None) => Some(None),
-    }
-}
-
-fn sds(agent: &mut Section) -> SdsConfig {
-    let disabled: Option<bool> = agent.get("disable_sds_api");
-    let mut sds = agent.section("sds");
-    let default = SdsConfig::default();
-    SdsConfig {
-        enabled: !disabled.unwrap_or(false),
-        default_svid_name: sds
-            .get("default_svid_name")
-            .unwrap_or(default.default_svid_name),
-        default_bundle_name: sds
-            .get("default_bundle_name")
-            .unwrap_or(default.default_bundle_name),
-        default_all_bundles_name: sds
-            .get("default_all_bundles_name")
-            .unwrap_or(default.default_all_bundles_name),
-        disable_spiffe_cert_validation: sds
-            .get("disable_spiffe_cert_validation")
-            .unwrap_or(default.disable_spiffe_cert_validation),
     }
 }
 

@@ -21,6 +21,12 @@ agent {
     sds {
         default_bundle_name = "null"
         default_all_bundles_name = "ROOTCA"
+        default_svid_hint = "external"
+        hold_max = "2m"
+        deny_when_revoked = true
+        allow_list "peers" {
+            ids = ["spiffe://example.org/web", "spiffe://partner.test/*"]
+        }
     }
     experimental {
         sync_interval = "10s"
@@ -70,6 +76,11 @@ fn spires_keys_are_read() {
     assert_eq!(config.x509_svid_cache_max_size, 50);
     assert_eq!(config.jwt_svid_cache_max_size, 1000);
     assert_eq!(config.sds.default_bundle_name, "null");
+    assert_eq!(config.sds.default_svid_hint.as_deref(), Some("external"));
+    assert_eq!(config.sds.hold_max, Duration::from_mins(2));
+    assert_eq!(config.sds.authority_ack_timeout, Duration::from_secs(5));
+    assert!(config.sds.deny_when_revoked);
+    assert_eq!(config.sds.allow_lists["peers"].iter().count(), 2);
     assert_eq!(config.key_manager, KeyManager::Memory);
     assert_eq!(config.log.format, log::Format::Json);
     assert_eq!(
@@ -227,4 +238,33 @@ fn a_join_token_is_taken_from_flag_or_file_and_never_shown() {
         parse(&text).unwrap().node_attestor,
         NodeAttestor::JoinToken(None)
     ));
+}
+
+/// An empty list, or one under a name that means something else, would let in whom nobody meant.
+#[test]
+fn s_5_24_an_allow_list_that_would_mislead_is_refused() {
+    for (list, told) in [
+        (r#"allow_list "peers" { ids = [] }"#, "the list is empty"),
+        (r#"allow_list "peers" { }"#, "the list is empty"),
+        (
+            r#"allow_list "peers" { ids = ["example.org/web"] }"#,
+            "write a SPIFFE ID",
+        ),
+        (
+            r#"allow_list "ROOTCA" { ids = ["spiffe://example.org/web"] }"#,
+            "stands for something else",
+        ),
+        (
+            r#"allow_list "hint:x" { ids = ["spiffe://example.org/web"] }"#,
+            "stands for something else",
+        ),
+    ] {
+        let text = FULL.replace(r#"default_bundle_name = "null""#, list);
+        let problems = parse(&text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].contains("agent.sds.allow_list") && problems[0].contains(told),
+            "{problems:?}"
+        );
+    }
 }

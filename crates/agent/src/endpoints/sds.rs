@@ -4,6 +4,7 @@
 //! as large as Envoy's first one, and its secrets leave from the bytes that all streams share.
 
 mod messages;
+mod notes;
 mod stream;
 
 use std::{
@@ -16,19 +17,23 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use proto::discovery::DiscoveryRequest;
-use runtime::{Clock, Counter, Gauge, Metrics, Shutdown};
+use runtime::{Clock, Metrics, Shutdown};
 use tokio::{select, time::timeout};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
-use self::{messages::Messages, stream::Stream};
+use self::{
+    messages::Messages,
+    notes::Totals,
+    stream::{Opening, Stream},
+};
 use super::{
     caller::{Caller, Callers},
     frames,
 };
 use crate::{
     sds::{
-        DeltaSecrets, RequestError, Secrets, StreamSecrets,
+        DeltaSecrets, RequestError, STREAM_KEY, Secrets, StreamSecrets, read_bool,
         session::{FetchError, fetch},
     },
     workloads::Workloads,
@@ -51,11 +56,13 @@ struct Sds {
     clock: Clock,
     shutdown: Shutdown,
     metrics: Metrics,
-    begun: Counter,
-    under_way: Gauge,
-    sent: Counter,
-    rejected: Counter,
+    figures: Totals,
 }
+
+/// The same secrets for an Envoy that asks for resources of all types on one stream (ADS): it gets its secrets, and no
+/// answer to anything else.
+#[derive(Clone)]
+pub struct AdsService(SdsService);
 
 impl SdsService {
     /// Serves `secrets` of `workloads` to those whom `callers` attests.
@@ -74,12 +81,35 @@ impl SdsService {
             secrets: Arc::new(secrets),
             clock,
             shutdown,
-            begun: metrics.counter("sds_api_connection", &[]),
-            under_way: metrics.gauge("sds_api_connections", &[]),
-            sent: metrics.counter("sds_api_responses_sent", &[]),
-            rejected: metrics.counter("sds_api_responses_rejected", &[]),
+            figures: Totals::new(&metrics),
             metrics,
         }))
+    }
+}
+
+impl SdsService {
+    /// The service for streams of many types.
+    #[must_use]
+    pub fn aggregated(&self) -> AdsService {
+        AdsService(self.clone())
+    }
+}
+
+impl NamedService for AdsService {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+impl Service<Request<Body>> for AdsService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.0.call(request)
     }
 }
 
@@ -109,11 +139,17 @@ impl Sds {
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
         let path = request.uri().path().to_owned();
         match path.rsplit_once('/').map(|(_, method)| method) {
-            Some("StreamSecrets") => self.stream::<StreamSecrets>(&path, request).await,
-            Some("DeltaSecrets") => self.stream::<DeltaSecrets>(&path, request).await,
+            Some("StreamSecrets") => self.stream::<StreamSecrets>(&path, request, false).await,
+            Some("DeltaSecrets") => self.stream::<DeltaSecrets>(&path, request, false).await,
+            Some("StreamAggregatedResources") => {
+                self.stream::<StreamSecrets>(&path, request, true).await
+            }
+            Some("DeltaAggregatedResources") => {
+                self.stream::<DeltaSecrets>(&path, request, true).await
+            }
             Some("FetchSecrets") => {
-                self.begun.increment();
-                let _under_way = self.under_way.hold();
+                self.figures.begun.increment();
+                let _under_way = self.figures.under_way.hold();
                 let call = self.metrics.rpc(&path);
                 call.record(self.fetch(request).await)
             }
@@ -125,13 +161,17 @@ impl Sds {
         self: Arc<Self>,
         path: &str,
         request: Request<Body>,
+        aggregated: bool,
     ) -> Result<Response<Body>, Status> {
-        self.begun.increment();
-        let under_way = self.under_way.hold();
+        self.figures.begun.increment();
+        let under_way = self.figures.under_way.hold();
         let call = self.metrics.rpc(path);
+        let plain = request.headers().get(STREAM_KEY);
+        let plain = plain.and_then(|value| read_bool(value.to_str().ok()?));
+        let opening = Opening { aggregated, plain };
         match self.admit(request).await {
             Ok((caller, messages)) => {
-                let stream = Stream::<S>::open(self, caller, messages)?;
+                let stream = Stream::<S>::open(self, caller, messages, opening)?;
                 Ok(frames::streaming(stream.run((call, under_way))))
             }
             Err(status) => call.record(Err(status)),

@@ -91,8 +91,10 @@ impl Services {
                 self.metrics.clone(),
                 tasks.shutdown(),
             );
-            served.push(name_of(&sds));
+            let ads = sds.aggregated();
+            served.extend([name_of(&sds), name_of(&ads)]);
             routes.add_service(sds);
+            routes.add_service(ads);
         }
         if self.workload_api.enabled {
             let api = WorkloadApi::new(

@@ -1,22 +1,24 @@
 //! Secrets as Envoy takes them, encoded once, with a version that is a hash of the bytes.
 
-use std::fmt;
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use identity::{Bundle, X509Svid};
+use identity::{Bundle, SpiffeId, X509Svid};
 use prost::Message as _;
 use proto::envoy::{
     Any,
     core::{DataSource, TypedExtensionConfig, data_source::Specifier},
+    matcher::{StringMatcher, string_matcher::MatchPattern},
     tls::{
-        CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate,
-        secret::Type, spiffe_cert_validator_config::TrustDomain,
+        CertificateValidationContext, Secret, SpiffeCertValidatorConfig, SubjectAltNameMatcher,
+        TlsCertificate, secret::Type, spiffe_cert_validator_config::TrustDomain,
+        subject_alt_name_matcher::SanType,
     },
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Form, TYPE_URL};
+use super::{AllowList, Allowed, Form, TYPE_URL};
 
 /// The name of Envoy's SPIFFE validator.
 const VALIDATOR: &str = "envoy.tls.cert_validator.spiffe";
@@ -28,6 +30,20 @@ const VALIDATOR_TYPE_URL: &str =
 pub struct Resource {
     version: Version,
     any: Bytes,
+    certificate: Option<Arc<Certified>>,
+}
+
+/// What a log tells of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// Whose it is.
+    pub id: SpiffeId,
+    /// Its serial number, decimal.
+    pub serial: String,
+    /// When it expires.
+    pub expires_at: SystemTime,
+    /// The key identifier of the authority at the end of its chain.
+    pub(super) issuer: Option<Vec<u8>>,
 }
 
 /// The version of a secret, or of a set of them: a truncated hash of the content, so that equal content has the same
@@ -48,12 +64,26 @@ impl Resource {
         };
         let resource = Self::seal(&secret);
         wipe(&mut secret);
-        resource
+        Self {
+            certificate: Some(Arc::new(Certified {
+                id: svid.id().clone(),
+                serial: svid.leaf().serial_decimal(),
+                expires_at: svid.expires_at(),
+                issuer: crate::cache::issuer_id(svid).map(<[u8]>::to_vec),
+            })),
+            ..resource
+        }
     }
 
     /// The trust bundles by which a peer is checked; `None` when there would be nothing in it, since Envoy takes an
     /// empty validation context as "trust everybody".
-    pub(super) fn validation(name: &str, form: Form, bundles: &[&Bundle]) -> Option<Self> {
+    /// With an allow-list, only its peers are let in.
+    pub(super) fn validation(
+        name: &str,
+        form: Form,
+        bundles: &[&Bundle],
+        allowed: Option<&AllowList>,
+    ) -> Option<Self> {
         let bundles: Vec<(&str, String)> = bundles
             .iter()
             .map(|bundle| (bundle.trust_domain.as_str(), authorities(bundle)))
@@ -62,7 +92,7 @@ impl Resource {
         if bundles.is_empty() {
             return None;
         }
-        let context = match form {
+        let mut context = match form {
             Form::Validator => CertificateValidationContext {
                 custom_validator_config: Some(validator(bundles)),
                 ..CertificateValidationContext::default()
@@ -75,10 +105,26 @@ impl Resource {
                 }
             }
         };
+        if let Some(allowed) = allowed {
+            context.match_typed_subject_alt_names = allowed.iter().map(matcher).collect();
+        }
         Some(Self::seal(&Secret {
             name: name.to_owned(),
             r#type: Some(Type::ValidationContext(context)),
         }))
+    }
+
+    /// A validation context that refuses everybody: Envoy's SPIFFE validator, and no trust domain to trust. Unlike an
+    /// empty context, it is safe.
+    pub(super) fn deny_all(name: &str) -> Self {
+        let context = CertificateValidationContext {
+            custom_validator_config: Some(validator(Vec::new())),
+            ..CertificateValidationContext::default()
+        };
+        Self::seal(&Secret {
+            name: name.to_owned(),
+            r#type: Some(Type::ValidationContext(context)),
+        })
     }
 
     /// The version.
@@ -93,6 +139,12 @@ impl Resource {
         self.any.clone()
     }
 
+    /// What a log tells of it; `None` for a trust bundle.
+    #[must_use]
+    pub fn certificate_info(&self) -> Option<&Arc<Certified>> {
+        self.certificate.as_ref()
+    }
+
     fn seal(secret: &Secret) -> Self {
         let mut any = Any {
             type_url: TYPE_URL.to_owned(),
@@ -103,6 +155,7 @@ impl Resource {
         Self {
             version: Version::of(&bytes),
             any: Bytes::from_owner(bytes),
+            certificate: None,
         }
     }
 }
@@ -160,6 +213,22 @@ impl fmt::Display for Version {
 impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// Lets a peer in by the URI in its certificate; with the SPIFFE validator, other kinds of name would let everybody in.
+fn matcher(allowed: &Allowed) -> SubjectAltNameMatcher {
+    let pattern = match allowed {
+        Allowed::Id(id) => MatchPattern::Exact(id.to_string()),
+        Allowed::Below { prefix, .. } => MatchPattern::Prefix(prefix.clone()),
+    };
+    SubjectAltNameMatcher {
+        san_type: SanType::Uri.into(),
+        matcher: Some(StringMatcher {
+            match_pattern: Some(pattern),
+            ..StringMatcher::default()
+        }),
+        ..SubjectAltNameMatcher::default()
     }
 }
 

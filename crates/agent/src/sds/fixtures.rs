@@ -61,6 +61,7 @@ impl Domain {
         let mut params = params(self.id(path).as_str());
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
         let key = PrivateKey::generate(KeyType::EcP256).unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         let leaf = Certificate::from_der(leaf.der()).unwrap();

@@ -1,12 +1,21 @@
 //! What a resource name asks for, and in which form an Envoy takes trust bundles.
 
+use std::sync::Arc;
+
 use identity::{SpiffeId, TrustDomain};
+use prost_types::value::Kind;
 use proto::discovery::Node;
 
-use super::Options;
+use super::{AllowList, Options};
 
 /// The node metadata by which one Envoy overrules the agent's configuration; SPIRE's key.
 const DISABLE_KEY: &str = "disable_spiffe_cert_validation";
+
+/// The node metadata by which one Envoy says which of its workload's identities is its default.
+const HINT_KEY: &str = "default_svid_hint";
+
+/// Before the hint of a registration entry: the name of that entry's certificate.
+const HINT_PREFIX: &str = "hint:";
 
 /// The first Envoy with a SPIFFE validator.
 const FIRST_VALIDATOR: (u32, u32) = (1, 18);
@@ -17,6 +26,10 @@ const FIRST_VALIDATOR: (u32, u32) = (1, 18);
 pub enum Name {
     /// The certificate of the workload's first identity.
     DefaultSvid,
+    /// The certificate of the first identity with this hint; of the workload's first when none has it.
+    PreferredSvid(Arc<str>),
+    /// The certificate of the first identity with this hint.
+    HintedSvid(Arc<str>),
     /// The certificate of this identity.
     Svid(SpiffeId),
     /// The bundle of the agent's own trust domain.
@@ -25,6 +38,8 @@ pub enum Name {
     Bundle(TrustDomain),
     /// All bundles the workload may have.
     AllBundles,
+    /// The bundles of these peers' trust domains, and these peers alone.
+    Allowed(Arc<AllowList>),
     /// A file, as Istio's proxies ask for them by the name `file-root:…` or `file-cert:…`.
     IstioFile,
     /// Nothing.
@@ -35,14 +50,30 @@ impl Name {
     /// Reads a name. The names of the options go first; of two equal ones, the certificate's, then the own bundle's.
     #[must_use]
     pub fn read(text: &str, options: &Options) -> Self {
+        Self::read_for(None, text, options)
+    }
+
+    /// As [`Name::read`], for an Envoy that says by this hint which identity is its default.
+    #[must_use]
+    pub fn read_for(hint: Option<&str>, text: &str, options: &Options) -> Self {
         if text == options.default_svid_name {
-            return Self::DefaultSvid;
+            let hint = hint.or(options.default_svid_hint.as_deref());
+            return hint.map_or(Self::DefaultSvid, |hint| Self::PreferredSvid(hint.into()));
         }
         if text == options.default_bundle_name {
             return Self::OwnBundle;
         }
         if text == options.default_all_bundles_name {
             return Self::AllBundles;
+        }
+        if let Some(list) = options.allow_lists.get(text) {
+            return Self::Allowed(Arc::clone(list));
+        }
+        if let Some(hint) = text
+            .strip_prefix(HINT_PREFIX)
+            .filter(|hint| !hint.is_empty())
+        {
+            return Self::HintedSvid(hint.into());
         }
         if text.starts_with("file-root:") || text.starts_with("file-cert:") {
             return Self::IstioFile;
@@ -54,10 +85,23 @@ impl Name {
         }
     }
 
+    /// The hint of the identity that is the default of the Envoy that describes itself like this.
+    #[must_use]
+    pub fn hint_of(node: &Node) -> Option<&str> {
+        let value = node.metadata.as_ref()?.fields.get(HINT_KEY)?;
+        match value.kind.as_ref()? {
+            Kind::StringValue(hint) if !hint.is_empty() => Some(hint),
+            _ => None,
+        }
+    }
+
     /// Whether it stands for trust bundles rather than for a certificate.
     #[must_use]
     pub const fn is_bundle(&self) -> bool {
-        matches!(self, Self::OwnBundle | Self::Bundle(_) | Self::AllBundles)
+        matches!(
+            self,
+            Self::OwnBundle | Self::Bundle(_) | Self::AllBundles | Self::Allowed(_)
+        )
     }
 }
 
@@ -75,8 +119,14 @@ impl Form {
     /// plain when it is known to be too old for the validator.
     #[must_use]
     pub fn of(node: Option<&Node>, options: &Options) -> Self {
-        let disabled = node
-            .and_then(disabled_by)
+        Self::chosen(None, node, options)
+    }
+
+    /// As [`Form::of`], for a stream whose own metadata say whether the validator is disabled.
+    #[must_use]
+    pub fn chosen(stream: Option<bool>, node: Option<&Node>, options: &Options) -> Self {
+        let disabled = stream
+            .or_else(|| node.and_then(disabled_by))
             .unwrap_or(options.disable_spiffe_cert_validation);
         if disabled || node.is_some_and(is_too_old) {
             Self::PlainCa
@@ -86,17 +136,25 @@ impl Form {
     }
 }
 
+/// The metadata of a stream by which one of an Envoy's configuration sources overrules what else is said.
+pub const STREAM_KEY: &str = DISABLE_KEY;
+
 /// What the node's metadata says: a boolean, or a text that reads as one in Go.
 fn disabled_by(node: &Node) -> Option<bool> {
-    use prost_types::value::Kind;
     let value = node.metadata.as_ref()?.fields.get(DISABLE_KEY)?;
     match value.kind.as_ref()? {
         Kind::BoolValue(disabled) => Some(*disabled),
-        Kind::StringValue(text) => match text.as_str() {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-            _ => None,
-        },
+        Kind::StringValue(text) => read_bool(text),
+        _ => None,
+    }
+}
+
+/// A text that reads as a boolean in Go.
+#[must_use]
+pub fn read_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
         _ => None,
     }
 }
@@ -110,7 +168,7 @@ fn is_too_old(node: &Node) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use prost_types::{Struct, Value, value::Kind};
+    use prost_types::{Struct, Value};
     use proto::discovery::{BuildVersion, SemanticVersion};
 
     use super::*;

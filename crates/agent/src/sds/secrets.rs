@@ -8,8 +8,9 @@ use std::{
 };
 
 use identity::{Bundle, BundleSet, RegistrationEntry, SpiffeId, TrustDomain, verify_x509_svid};
+use tokio::sync::watch;
 
-use super::{Form, Name, Options, Resource};
+use super::{AllowList, Form, Name, Options, Resource, gate::Gate};
 use crate::workloads::{Identity, WorkloadView};
 
 /// How many encoded secrets are kept before the first look for ones that nobody can ask for any more.
@@ -19,6 +20,7 @@ const FIRST_SWEEP: usize = 64;
 #[derive(Debug)]
 pub struct Secrets {
     options: Options,
+    gate: Arc<Gate>,
     encoded: Mutex<Encoded>,
 }
 
@@ -34,6 +36,9 @@ pub enum Absent {
     /// Somebody else's identity, or nobody's.
     #[error("no registration entry gives {0} to a workload with these selectors")]
     NotEntitled(SpiffeId),
+    /// No identity has this hint.
+    #[error("no registration entry of this workload has the hint {0:?}")]
+    NoHint(Arc<str>),
     /// The SVID is on its way.
     #[error("the X.509-SVID of {0} is not there yet")]
     Pending(SpiffeId),
@@ -47,6 +52,16 @@ pub enum Absent {
         id: SpiffeId,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The SVID is there, but not all Envoys of this node have its authority yet.
+    #[error(
+        "not all Envoys of this node have accepted the authority of the X.509-SVID of {id} yet"
+    )]
+    Unconfirmed {
+        /// Whose it is.
+        id: SpiffeId,
+        /// When it goes out all the same.
+        until: SystemTime,
     },
     /// A foreign trust domain that none of the workload's entries federates with.
     #[error("no registration entry of this workload federates with {0}")]
@@ -101,6 +116,7 @@ impl Absent {
         match self {
             Self::NoIdentity
             | Self::NotEntitled(_)
+            | Self::NoHint(_)
             | Self::NotFederated(_)
             | Self::PlainBundles
             | Self::IstioFile
@@ -109,6 +125,7 @@ impl Absent {
             | Self::Pending(_)
             | Self::Expired(_)
             | Self::Unverified { .. }
+            | Self::Unconfirmed { .. }
             | Self::NoBundle(_) => false,
         }
     }
@@ -118,7 +135,7 @@ impl Absent {
     pub const fn hangs_on_selectors(&self) -> bool {
         matches!(
             self,
-            Self::NoIdentity | Self::NotEntitled(_) | Self::NotFederated(_)
+            Self::NoIdentity | Self::NotEntitled(_) | Self::NoHint(_) | Self::NotFederated(_)
         )
     }
 }
@@ -128,9 +145,25 @@ impl Secrets {
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
+            gate: Arc::new(Gate::new(options.authority_ack_timeout)),
             options,
             encoded: Mutex::default(),
         }
+    }
+
+    /// Changes whenever a certificate that waits for others to accept its authority may no longer have to.
+    #[must_use]
+    pub fn gate_changes(&self) -> watch::Receiver<u64> {
+        self.gate.changes()
+    }
+
+    /// Whether Envoys are told to trust nobody once their workload may no longer have this bundle.
+    pub(super) const fn denies(&self, name: &Name) -> bool {
+        self.options.deny_when_revoked && name.is_bundle()
+    }
+
+    pub(super) const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// What the operator chose.
@@ -155,13 +188,25 @@ impl Secrets {
             Name::Unknown => Err(Absent::Unknown),
             _ if !view.synced => Err(Absent::NotSynced),
             Name::DefaultSvid => self.certificate(view, first(view)?, text, now),
+            Name::PreferredSvid(hint) => {
+                let identity = match hinted(view, hint) {
+                    Err(Absent::NoHint(_)) => first(view)?,
+                    found => found?,
+                };
+                self.certificate(view, identity, text, now)
+            }
+            Name::HintedSvid(hint) => self.certificate(view, hinted(view, hint)?, text, now),
             Name::Svid(id) => self.certificate(view, named(view, id)?, text, now),
-            Name::OwnBundle | Name::Bundle(_) | Name::AllBundles => {
+            Name::OwnBundle | Name::Bundle(_) | Name::AllBundles | Name::Allowed(_) => {
                 let bundles = self.bundles(view, name)?;
                 if form == Form::PlainCa && bundles.len() > 1 {
                     return Err(Absent::PlainBundles);
                 }
-                self.validation(&bundles, text, form)
+                let allowed = match name {
+                    Name::Allowed(list) => Some(&**list),
+                    _ => None,
+                };
+                self.validation(&bundles, text, form, allowed)
             }
         }
     }
@@ -189,6 +234,7 @@ impl Secrets {
         bundles: &[&Arc<Bundle>],
         name: &Arc<str>,
         form: Form,
+        allowed: Option<&AllowList>,
     ) -> Result<Resource, Absent> {
         let parts = bundles
             .iter()
@@ -196,7 +242,7 @@ impl Secrets {
             .collect();
         self.once(name, form, parts, || {
             let plain: Vec<&Bundle> = bundles.iter().map(|bundle| bundle.as_ref()).collect();
-            let resource = Resource::validation(name, form, &plain);
+            let resource = Resource::validation(name, form, &plain, allowed);
             resource.ok_or_else(|| Absent::NoBundle(bundles[0].trust_domain.clone()))
         })
     }
@@ -213,9 +259,7 @@ impl Secrets {
         }
         let own = &view.bundle;
         match name {
-            Name::Bundle(trust_domain) if *trust_domain != own.trust_domain => {
-                Ok(vec![federated(view, trust_domain)?])
-            }
+            Name::Bundle(trust_domain) => Ok(vec![bundle_of(view, trust_domain)?]),
             Name::AllBundles => {
                 let foreign = view.federated.values();
                 let all = [own].into_iter().chain(foreign);
@@ -226,6 +270,16 @@ impl Secrets {
                     filled(own)?;
                 }
                 Ok(all)
+            }
+            Name::Allowed(list) => {
+                let trust_domains = list.trust_domains();
+                let found = trust_domains.into_iter().map(|one| bundle_of(view, one));
+                let (there, missing): (Vec<_>, Vec<_>) = found.partition(Result::is_ok);
+                match missing.into_iter().next() {
+                    Some(Err(why)) if there.is_empty() => Err(why),
+                    // One that is missing does not keep the others away.
+                    _ => Ok(there.into_iter().flatten().collect()),
+                }
             }
             _ => Ok(vec![filled(own)?]),
         }
@@ -284,14 +338,32 @@ fn address(part: &Part) -> usize {
 /// The workload's first identity: that of its oldest entry, and of the lowest entry ID among equals. It stays the
 /// same while its SVID is renewed; another's is never put in its place.
 fn first(view: &WorkloadView) -> Result<&Identity, Absent> {
+    oldest(view, |_| true).unwrap_or(Err(Absent::NoIdentity))
+}
+
+/// The first of the identities with this hint.
+fn hinted<'a>(view: &'a WorkloadView, hint: &Arc<str>) -> Result<&'a Identity, Absent> {
+    let none = || Absent::NoHint(Arc::clone(hint));
+    oldest(view, |entry| *entry.hint == **hint).unwrap_or_else(|| Err(none()))
+}
+
+/// The first identity of those chosen; `None` when there is none.
+fn oldest(
+    view: &WorkloadView,
+    chosen: impl Fn(&RegistrationEntry) -> bool,
+) -> Option<Result<&Identity, Absent>> {
     let age = |entry: &RegistrationEntry| (entry.created_at, entry.id.clone());
-    let identity = view.identities.iter().min_by_key(|one| age(&one.entry));
-    let pending = view.pending.iter().min_by_key(|entry| age(entry));
+    let identities = view.identities.iter().filter(|one| chosen(&one.entry));
+    let identity = identities.min_by_key(|one| age(&one.entry));
+    let pending = view.pending.iter().filter(|entry| chosen(entry));
+    let pending = pending.min_by_key(|entry| age(entry));
     match (identity, pending) {
-        (None, None) => Err(Absent::NoIdentity),
-        (Some(identity), None) => Ok(identity),
-        (Some(identity), Some(pending)) if age(&identity.entry) < age(pending) => Ok(identity),
-        (_, Some(pending)) => Err(Absent::Pending(pending.spiffe_id.clone())),
+        (None, None) => None,
+        (Some(identity), None) => Some(Ok(identity)),
+        (Some(identity), Some(pending)) if age(&identity.entry) < age(pending) => {
+            Some(Ok(identity))
+        }
+        (_, Some(pending)) => Some(Err(Absent::Pending(pending.spiffe_id.clone()))),
     }
 }
 
@@ -309,10 +381,13 @@ fn named<'a>(view: &'a WorkloadView, id: &SpiffeId) -> Result<&'a Identity, Abse
     Err(Absent::NotEntitled(id.clone()))
 }
 
-fn federated<'a>(
+fn bundle_of<'a>(
     view: &'a WorkloadView,
     trust_domain: &TrustDomain,
 ) -> Result<&'a Arc<Bundle>, Absent> {
+    if *trust_domain == view.bundle.trust_domain {
+        return filled(&view.bundle);
+    }
     if let Some(bundle) = view.federated.get(trust_domain) {
         return filled(bundle);
     }

@@ -6,18 +6,21 @@
 
 mod delta;
 mod fetch;
+mod nonces;
 mod sotw;
+mod subscription;
 mod subscriptions;
 
 use std::sync::Arc;
 
 use proto::discovery::{ControlPlane, Node};
 
-use super::{Absent, MAX_NAMES, TYPE_URL, Version};
+use super::{Absent, Certified, MAX_NAMES, TYPE_URL, Version};
 
 pub use delta::DeltaSecrets;
 pub use fetch::{FetchError, fetch};
 pub use sotw::StreamSecrets;
+pub use subscriptions::Subscriptions;
 
 /// Why a request ends its stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,9 +49,35 @@ pub enum Note {
         name: Arc<str>,
         /// Its version.
         version: Option<Version>,
+        /// The certificate in it.
+        certificate: Option<Arc<Certified>>,
         /// The client's words.
         message: String,
     },
+    /// The client has neither accepted nor rejected a secret for 10 s.
+    Unanswered {
+        /// The secret's name.
+        name: Arc<str>,
+        /// The certificate in it.
+        certificate: Option<Arc<Certified>>,
+    },
+    /// Half of what was left of a certificate has gone by since the client was offered a newer one, and it still uses
+    /// the old one.
+    Overdue {
+        /// The secret's name.
+        name: Arc<str>,
+        /// The old one.
+        certificate: Arc<Certified>,
+    },
+    /// The certificate that the client uses has expired.
+    Expired {
+        /// The secret's name.
+        name: Arc<str>,
+        /// The certificate.
+        certificate: Arc<Certified>,
+    },
+    /// The client asks for resources of a type that nobody serves here, and gets no answer to that.
+    ForeignType(String),
     /// The client asked for everything there is, and gets nothing for that.
     Wildcard,
 }
@@ -79,6 +108,8 @@ fn describe(node: &Node) -> String {
     shortened(&format!("{}/{}", node.cluster, node.id))
 }
 
+#[cfg(test)]
+mod later;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use proto::envoy::{
     Any,
     discovery::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
     secret::secret_discovery_service_client::SecretDiscoveryServiceClient,
     tls::{Secret, secret::Type},
@@ -120,6 +121,65 @@ async fn s_5_01_incremental() {
         secret(second.resources[0].resource.as_ref().unwrap()).name,
         WEB
     );
+}
+
+/// Envoy with ADS asks for everything on one stream: it gets its secrets, and no answer to anything else.
+#[tokio::test]
+async fn s_5_01_aggregated() {
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let mut client = AggregatedDiscoveryServiceClient::new(agent.channel().await);
+    let (requests, receiver) = channel(8);
+    let responses = client.stream_aggregated_resources(ReceiverStream::new(receiver));
+    let mut responses = responses.await.unwrap().into_inner();
+    let cluster = DiscoveryRequest {
+        type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned(),
+        ..ask(&[])
+    };
+    requests.send(cluster).await.unwrap();
+    requests.send(ask(&[WEB])).await.unwrap();
+    let sent = responses.message().await.unwrap().unwrap();
+    assert_eq!(sent.type_url, TYPE_URL);
+    assert_eq!(secret(&sent.resources[0]).name, WEB);
+    assert_eq!(figure(&agent, "spire_agent_sds_api_names{"), "1");
+
+    let (requests, receiver) = channel(8);
+    let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver));
+    let mut responses = responses.await.unwrap().into_inner();
+    for type_url in [
+        "type.googleapis.com/envoy.config.listener.v3.Listener",
+        TYPE_URL,
+    ] {
+        let request = DeltaDiscoveryRequest {
+            resource_names_subscribe: vec![WEB.to_owned()],
+            type_url: type_url.to_owned(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        requests.send(request).await.unwrap();
+    }
+    let sent = responses.message().await.unwrap().unwrap();
+    assert_eq!(sent.resources[0].name, WEB);
+}
+
+/// The stream's own metadata choose the form of bundles, as `grpc_services[].initial_metadata` sets them.
+#[tokio::test]
+async fn s_5_22_metadata_of_a_stream() {
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let (requests, receiver) = channel(8);
+    let mut request = tonic::Request::new(ReceiverStream::new(receiver));
+    let yes = "true".parse().unwrap();
+    request
+        .metadata_mut()
+        .insert("disable_spiffe_cert_validation", yes);
+    let responses = client(&agent).await.stream_secrets(request).await;
+    let mut responses = responses.unwrap().into_inner();
+    requests.send(ask(&["ROOTCA"])).await.unwrap();
+    let sent = responses.message().await.unwrap().unwrap();
+    let Some(Type::ValidationContext(context)) = secret(&sent.resources[0]).r#type else {
+        panic!("a validation context");
+    };
+    assert!(context.trusted_ca.is_some() && context.custom_validator_config.is_none());
 }
 
 #[tokio::test]

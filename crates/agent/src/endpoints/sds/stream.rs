@@ -1,6 +1,7 @@
 //! One stream: requests and views in, responses out.
 
 use std::{
+    future::{Future, pending},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,15 +16,20 @@ use runtime::Call;
 use tokio::{
     select,
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tonic::Status;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{STOPPING, Sds, messages::Messages, reject};
+use super::{
+    STOPPING, Sds,
+    messages::Messages,
+    notes::{Figures, Teller},
+    reject,
+};
 use crate::{
     endpoints::{caller::Caller, frames},
-    sds::{DeltaSecrets, Note, RequestError, Secrets, StreamSecrets},
+    sds::{DeltaSecrets, RequestError, Secrets, StreamSecrets, session::Subscriptions},
     workloads::WorkloadView,
 };
 
@@ -35,18 +41,28 @@ const LOGGED: usize = 16;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(32);
 
+/// The longest sleep, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+
 /// What the two kinds of stream have in common.
 pub(super) trait Session: Send + Sized + 'static {
     type Request: Message + Default + 'static;
     type Response: Message;
 
     fn start(secrets: Arc<Secrets>, view: Arc<WorkloadView>, stream: u64) -> Self;
+    fn aggregated(self) -> Self;
     fn on_request(&mut self, request: &Self::Request, now: SystemTime) -> Result<(), RequestError>;
-    fn on_view(&mut self, view: Arc<WorkloadView>);
     fn next(&mut self, now: SystemTime) -> Option<Self::Response>;
-    fn take_notes(&mut self) -> Vec<Note>;
-    fn lacks_selectors(&self) -> bool;
-    fn node(&self) -> Option<&str>;
+    fn state(&mut self) -> &mut Subscriptions;
+}
+
+/// How a stream was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Opening {
+    /// Whether other types of resource may be asked for on it.
+    pub(super) aggregated: bool,
+    /// What its metadata say of `disable_spiffe_cert_validation`.
+    pub(super) plain: Option<bool>,
 }
 
 pub(super) struct Stream<S: Session> {
@@ -54,7 +70,9 @@ pub(super) struct Stream<S: Session> {
     caller: Caller,
     messages: Messages<S::Request>,
     views: watch::Receiver<Arc<WorkloadView>>,
+    gate: watch::Receiver<u64>,
     session: S,
+    figures: Figures,
     /// When to attest the caller again, should it lack selectors then.
     look_again: Instant,
     patience: Duration,
@@ -69,16 +87,25 @@ impl<S: Session> Stream<S> {
         sds: Arc<Sds>,
         caller: Caller,
         messages: Messages<S::Request>,
+        opening: Opening,
     ) -> Result<Self, Status> {
         let mut stream = [0; 8];
         aws_lc_rs::rand::fill(&mut stream)
             .map_err(|_| Status::internal("the machine gives no random numbers"))?;
         let mut views = sds.workloads.subscribe(caller.selectors().clone());
         let view = views.borrow_and_update().clone();
-        let session = S::start(Arc::clone(&sds.secrets), view, u64::from_ne_bytes(stream));
+        let mut session = S::start(Arc::clone(&sds.secrets), view, u64::from_ne_bytes(stream));
+        if opening.aggregated {
+            session = session.aggregated();
+        }
+        if let Some(disable) = opening.plain {
+            session.state().disable_spiffe_cert_validation(disable);
+        }
         // Not at the same moment for all streams of an Envoy.
         let patience = LOOK_AGAIN + Duration::from_millis(u64::from(stream[0]) * 4);
         Ok(Self {
+            gate: sds.secrets.gate_changes(),
+            figures: Figures::new(&sds),
             sds,
             caller,
             messages,
@@ -115,9 +142,11 @@ impl<S: Session> Stream<S> {
             self.log();
             if let Some(response) = response {
                 self.caller.check_alive()?;
-                self.sds.sent.increment();
+                self.sds.figures.sent.increment();
                 return frames::encode(&response).map(Some);
             }
+            let lacks_selectors = self.session.state().lacks_selectors();
+            let time_is_up = self.time_is_up();
             select! {
                 request = self.messages.next() => {
                     let Some(request) = request? else {
@@ -129,14 +158,35 @@ impl<S: Session> Stream<S> {
                 changed = self.views.changed() => {
                     changed.map_err(|_| Status::unavailable(STOPPING))?;
                     let view = self.views.borrow_and_update().clone();
-                    self.session.on_view(view);
+                    self.session.state().on_view(view);
                 }
-                () = sleep_until(self.look_again), if self.session.lacks_selectors() => {
-                    self.attest_again().await?;
-                }
+                // Its sender lives as long as the secrets.
+                Ok(()) = self.gate.changed() => self.session.state().on_gate(),
+                () = sleep_until(self.look_again), if lacks_selectors => self.attest_again().await?,
+                () = time_is_up => self.on_time()?,
                 () = self.sds.shutdown.cancelled() => return Err(Status::unavailable(STOPPING)),
             }
         }
+    }
+
+    /// Ends when the session wants to know how late it is.
+    fn time_is_up(&mut self) -> impl Future<Output = ()> + Send + use<S> {
+        let wake_at = self.session.state().wake_at();
+        let left = wake_at.map(|when| when.duration_since(self.sds.clock.now()));
+        async move {
+            match left {
+                Some(left) => sleep(left.unwrap_or_default().min(LONGEST_SLEEP)).await,
+                None => pending().await,
+            }
+        }
+    }
+
+    fn on_time(&mut self) -> Result<(), Status> {
+        let held = self.session.state().on_time(self.sds.clock.now());
+        held.map_err(|why| {
+            let text = format!("no secret could be given for too long, so connect again: {why}");
+            Status::unavailable(text)
+        })
     }
 
     /// Looks at a caller again whose names are withheld: at its first request, not all that it is may have been known.
@@ -145,7 +195,7 @@ impl<S: Session> Stream<S> {
         if caller.selectors() != self.caller.selectors() {
             self.views = self.sds.workloads.subscribe(caller.selectors().clone());
             let view = self.views.borrow_and_update().clone();
-            self.session.on_view(view);
+            self.session.state().on_view(view);
         }
         self.caller = caller;
         self.patience = LOOK_AGAIN_AT_MOST.min(self.patience * 2);
@@ -154,40 +204,30 @@ impl<S: Session> Stream<S> {
     }
 
     fn log(&mut self) {
-        let notes = self.session.take_notes();
-        let (caller, node) = (self.caller.pid(), self.session.node().unwrap_or("unknown"));
-        let more = notes.len().saturating_sub(LOGGED);
-        for note in notes.into_iter().take(LOGGED) {
-            match note {
-                Note::Withheld { name, why } => info!(
-                    caller,
-                    node,
-                    name = &*name,
-                    selectors = ?self.caller.selectors(),
-                    "the secret is not served: {why}"
-                ),
-                Note::Rejected {
-                    name,
-                    version,
-                    message,
-                } => {
-                    self.sds.rejected.increment();
-                    warn!(
-                        caller,
-                        node,
-                        name = &*name,
-                        ?version,
-                        "Envoy rejects the secret and keeps the one before: {message}"
-                    );
-                }
-                Note::Wildcard => info!(
-                    caller,
-                    node, "Envoy asks for every secret at once, and gets none: it must name them"
-                ),
-            }
+        let state = self.session.state();
+        self.figures.show(state.len(), state.withheld());
+        for waited in state.take_answer_times() {
+            self.sds.metrics.elapsed("sds_api_answer", &[], waited);
         }
+        let notes = state.take_notes();
+        if notes.is_empty() {
+            return;
+        }
+        for note in &notes {
+            self.sds.figures.count(note);
+        }
+        let teller = Teller {
+            caller: self.caller.pid(),
+            node: state.node().unwrap_or("unknown"),
+            selectors: self.caller.selectors(),
+        };
+        for note in notes.iter().take(LOGGED) {
+            teller.tell(note);
+        }
+        let more = notes.len().saturating_sub(LOGGED);
         if more > 0 {
-            info!(caller, node, more, "more secrets are not served");
+            let Teller { caller, node, .. } = teller;
+            info!(caller, node, more, "and more of the same kind");
         }
     }
 }
@@ -200,6 +240,10 @@ impl Session for StreamSecrets {
         Self::new(secrets, view, stream)
     }
 
+    fn aggregated(self) -> Self {
+        self.aggregated()
+    }
+
     fn on_request(
         &mut self,
         request: &DiscoveryRequest,
@@ -208,24 +252,12 @@ impl Session for StreamSecrets {
         self.on_request(request, now)
     }
 
-    fn on_view(&mut self, view: Arc<WorkloadView>) {
-        self.on_view(view);
-    }
-
     fn next(&mut self, now: SystemTime) -> Option<DiscoveryResponse> {
         self.next(now)
     }
 
-    fn take_notes(&mut self) -> Vec<Note> {
-        self.take_notes()
-    }
-
-    fn lacks_selectors(&self) -> bool {
-        self.lacks_selectors()
-    }
-
-    fn node(&self) -> Option<&str> {
-        self.node()
+    fn state(&mut self) -> &mut Subscriptions {
+        self.subscriptions_mut()
     }
 }
 
@@ -237,31 +269,23 @@ impl Session for DeltaSecrets {
         Self::new(secrets, view, stream)
     }
 
+    fn aggregated(self) -> Self {
+        self.aggregated()
+    }
+
     fn on_request(
         &mut self,
         request: &DeltaDiscoveryRequest,
-        _: SystemTime,
+        now: SystemTime,
     ) -> Result<(), RequestError> {
-        self.on_request(request)
-    }
-
-    fn on_view(&mut self, view: Arc<WorkloadView>) {
-        self.on_view(view);
+        self.on_request(request, now)
     }
 
     fn next(&mut self, now: SystemTime) -> Option<DeltaDiscoveryResponse> {
         self.next(now)
     }
 
-    fn take_notes(&mut self) -> Vec<Note> {
-        self.take_notes()
-    }
-
-    fn lacks_selectors(&self) -> bool {
-        self.lacks_selectors()
-    }
-
-    fn node(&self) -> Option<&str> {
-        self.node()
+    fn state(&mut self) -> &mut Subscriptions {
+        self.subscriptions_mut()
     }
 }

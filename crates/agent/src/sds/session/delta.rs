@@ -5,8 +5,9 @@ use std::{sync::Arc, time::SystemTime};
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
 use super::{
-    Note, RequestError, check_type, control_plane,
-    subscriptions::{Held, Outgoing, Subscriptions},
+    Note, RequestError, control_plane,
+    subscription::Held,
+    subscriptions::{Outgoing, Subscriptions},
 };
 use crate::{
     sds::{Secrets, TYPE_URL, Version},
@@ -36,18 +37,43 @@ impl DeltaSecrets {
         }
     }
 
+    /// The same on a stream of many types (`DeltaAggregatedResources`): what is not a secret is not answered.
+    #[must_use]
+    pub fn aggregated(mut self) -> Self {
+        self.subscriptions.aggregate();
+        self
+    }
+
+    /// What it is subscribed to.
+    #[must_use]
+    pub const fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// What it is subscribed to, to be told of views and the time.
+    #[must_use]
+    pub const fn subscriptions_mut(&mut self) -> &mut Subscriptions {
+        &mut self.subscriptions
+    }
+
     /// Takes a request: an answer to a response, names to add or to drop, or all of these.
     ///
     /// # Errors
     /// When it ends the stream.
-    pub fn on_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<(), RequestError> {
-        check_type(&request.type_url)?;
-        self.subscriptions.introduce(request.node.as_ref());
+    pub fn on_request(
+        &mut self,
+        request: &DeltaDiscoveryRequest,
+        now: SystemTime,
+    ) -> Result<(), RequestError> {
+        let node = request.node.as_ref();
+        if !self.subscriptions.introduce(node, &request.type_url)? {
+            return Ok(());
+        }
         if !request.response_nonce.is_empty() {
             let rejection = request.error_detail.as_ref();
             let message = rejection.map(|status| status.message.as_str());
             self.subscriptions
-                .on_answer(&request.response_nonce, message);
+                .on_answer(&request.response_nonce, message, now);
         }
         for name in &request.resource_names_unsubscribe {
             self.subscriptions.unsubscribe(name);

@@ -56,10 +56,11 @@ pub fn fetch(
         return Err(RequestError::TooManyNames.into());
     }
     let form = Form::of(request.node.as_ref(), secrets.options());
+    let hint = request.node.as_ref().and_then(Name::hint_of);
     let mut found = Vec::new();
     let mut absent: Option<(&str, Absent)> = None;
     for text in names {
-        let name = Name::read(text, secrets.options());
+        let name = Name::read_for(hint, text, secrets.options());
         match secrets.lookup(view, (&Arc::from(text), &name), form, now) {
             Ok(resource) => found.push((text, resource)),
             // Of several reasons, one that may pass tells most.

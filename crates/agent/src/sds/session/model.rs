@@ -283,8 +283,13 @@ impl<S: Session> Run<S> {
     }
 }
 
-static SECRETS: LazyLock<Arc<Secrets>> =
-    LazyLock::new(|| Arc::new(Secrets::new(Options::default())));
+static SECRETS: LazyLock<Arc<Secrets>> = LazyLock::new(|| {
+    Arc::new(Secrets::new(Options {
+        // Runs beside each other are not one node.
+        authority_ack_timeout: std::time::Duration::ZERO,
+        ..Options::default()
+    }))
+});
 
 fn look_up(view: &WorkloadView, text: &str) -> Result<Resource, Absent> {
     let name = Name::read(text, SECRETS.options());
@@ -367,11 +372,14 @@ impl Session for DeltaSecrets {
     }
 
     fn first(&mut self, client: &Client) {
-        self.on_request(&DeltaDiscoveryRequest {
-            resource_names_subscribe: client.wanted.iter().cloned().collect(),
-            initial_resource_versions: client.held.clone(),
-            ..DeltaDiscoveryRequest::default()
-        })
+        self.on_request(
+            &DeltaDiscoveryRequest {
+                resource_names_subscribe: client.wanted.iter().cloned().collect(),
+                initial_resource_versions: client.held.clone(),
+                ..DeltaDiscoveryRequest::default()
+            },
+            now(),
+        )
         .unwrap();
     }
 
@@ -382,15 +390,18 @@ impl Session for DeltaSecrets {
         } else {
             request.resource_names_unsubscribe.push(name.to_owned());
         }
-        self.on_request(&request).unwrap();
+        self.on_request(&request, now()).unwrap();
     }
 
     fn answer(&mut self, _: &Client, sent: &Sent, rejected: bool) {
-        self.on_request(&DeltaDiscoveryRequest {
-            response_nonce: sent.nonce.clone(),
-            error_detail: rejection(rejected),
-            ..DeltaDiscoveryRequest::default()
-        })
+        self.on_request(
+            &DeltaDiscoveryRequest {
+                response_nonce: sent.nonce.clone(),
+                error_detail: rejection(rejected),
+                ..DeltaDiscoveryRequest::default()
+            },
+            now(),
+        )
         .unwrap();
     }
 

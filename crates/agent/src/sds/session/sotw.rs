@@ -5,8 +5,9 @@ use std::{collections::HashSet, sync::Arc, time::SystemTime};
 use proto::discovery::{DiscoveryRequest, DiscoveryResponse};
 
 use super::{
-    Note, RequestError, check_type, control_plane,
-    subscriptions::{Answered, Held, Outgoing, Subscriptions},
+    Note, RequestError, control_plane,
+    subscription::Held,
+    subscriptions::{Answered, Outgoing, Subscriptions},
 };
 use crate::{
     sds::{MAX_NAMES, Secrets, TYPE_URL, Version},
@@ -38,6 +39,25 @@ impl StreamSecrets {
         }
     }
 
+    /// The same on a stream of many types (`StreamAggregatedResources`): what is not a secret is not answered.
+    #[must_use]
+    pub fn aggregated(mut self) -> Self {
+        self.subscriptions.aggregate();
+        self
+    }
+
+    /// What it is subscribed to.
+    #[must_use]
+    pub const fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// What it is subscribed to, to be told of views and the time.
+    #[must_use]
+    pub const fn subscriptions_mut(&mut self) -> &mut Subscriptions {
+        &mut self.subscriptions
+    }
+
     /// Takes a request: an answer to a response, new names, or both.
     ///
     /// # Errors
@@ -47,13 +67,15 @@ impl StreamSecrets {
         request: &DiscoveryRequest,
         now: SystemTime,
     ) -> Result<(), RequestError> {
-        check_type(&request.type_url)?;
-        self.subscriptions.introduce(request.node.as_ref());
+        let node = request.node.as_ref();
+        if !self.subscriptions.introduce(node, &request.type_url)? {
+            return Ok(());
+        }
         let rejection = request.error_detail.as_ref();
         let answered = (!request.response_nonce.is_empty()).then(|| {
             let message = rejection.map(|status| status.message.as_str());
             self.subscriptions
-                .on_answer(&request.response_nonce, message)
+                .on_answer(&request.response_nonce, message, now)
         });
         // Whatever it answers, it lists the names that count from now on.
         let changed = self.rename(&request.resource_names)?;

@@ -1,63 +1,53 @@
 //! What one stream is subscribed to, and what its client holds.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use proto::discovery::Node;
 
-use super::{Note, RequestError, describe, shortened};
+use super::{
+    Note, RequestError, check_type, describe,
+    nonces::Nonces,
+    shortened,
+    subscription::{Held, Offer, Subscription},
+};
 use crate::{
-    sds::{Absent, Form, MAX_NAMES, Name, Resource, Secrets, Version},
+    sds::{Absent, Form, MAX_NAMES, Name, Resource, Secrets, TYPE_URL, Version},
     workloads::WorkloadView,
 };
 
+/// How many other types of resource are told of one stream.
+const TYPES_TOLD: usize = 16;
+
 /// The state that both kinds of stream share.
 #[derive(Debug)]
-pub(super) struct Subscriptions {
+pub struct Subscriptions {
     secrets: Arc<Secrets>,
     view: Arc<WorkloadView>,
     node: Option<Seen>,
+    /// What the stream's own metadata say.
+    plain: Option<bool>,
+    /// On a stream of many types, those that nobody serves here and that were told.
+    foreign: Option<BTreeSet<String>>,
     names: HashMap<Arc<str>, Subscription>,
     /// Names to look at, next last: bundles before certificates, so that a CA is known before it is used.
     due: Vec<Arc<str>>,
+    /// Since when the client waits, and for the want of what; `None` as soon as it was given anything.
+    waiting: Option<(SystemTime, Absent)>,
     nonces: Nonces,
     notes: Vec<Note>,
+    answer_times: Vec<Duration>,
 }
 
 /// What is kept of a node's description of itself.
 #[derive(Debug)]
 struct Seen {
     form: Form,
+    hint: Option<Arc<str>>,
     described: String,
-}
-
-#[derive(Debug)]
-struct Subscription {
-    name: Name,
-    /// What the client holds, taking for granted that it accepts what is on its way.
-    held: Held,
-    /// What the client held before the response that it has not answered yet.
-    in_flight: Option<InFlight>,
-    /// What the client rejected; not sent again.
-    rejected: Option<Version>,
-    /// The last reason told.
-    told: Option<Absent>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct InFlight {
-    nonce: u64,
-    before: Held,
-}
-
-/// What a client holds under a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Held {
-    /// Nothing, as far as known.
-    Nothing,
-    /// This version.
-    Version(Version),
-    /// The knowledge that there is none.
-    Removed,
 }
 
 /// What to send next.
@@ -82,44 +72,62 @@ pub(super) enum Answered {
     Foreign,
 }
 
-/// Makes and reads nonces: a part of the stream's own, then a number that grows.
-#[derive(Debug)]
-struct Nonces {
-    stream: u64,
-    last: u64,
-    /// Whether the client has answered the last one.
-    answered: bool,
-}
-
 impl Subscriptions {
     pub(super) fn new(secrets: Arc<Secrets>, view: Arc<WorkloadView>, stream: u64) -> Self {
         Self {
             secrets,
             view,
             node: None,
+            plain: None,
+            foreign: None,
             names: HashMap::new(),
             due: Vec::new(),
-            nonces: Nonces {
-                stream,
-                last: 0,
-                answered: false,
-            },
+            waiting: None,
+            nonces: Nonces::new(stream),
             notes: Vec::new(),
+            answer_times: Vec::new(),
         }
     }
 
-    /// Remembers who asks, from the first request that says it.
-    pub(super) fn introduce(&mut self, node: Option<&Node>) {
-        let Some(node) = node.filter(|_| self.node.is_none()) else {
-            return;
-        };
-        self.node = Some(Seen {
-            form: Form::of(Some(node), self.secrets.options()),
-            described: describe(node),
-        });
+    /// Other types of resource may be asked for as well; they are not answered.
+    pub(super) fn aggregate(&mut self) {
+        self.foreign = Some(BTreeSet::new());
     }
 
-    pub(super) fn node(&self) -> Option<&str> {
+    /// Takes what the stream's own metadata say of `disable_spiffe_cert_validation`, which overrules everything else.
+    pub fn disable_spiffe_cert_validation(&mut self, disable: bool) {
+        self.plain = Some(disable);
+    }
+
+    /// Remembers who asks, from the first request that says it. Tells whether the request is for secrets.
+    pub(super) fn introduce(
+        &mut self,
+        node: Option<&Node>,
+        type_url: &str,
+    ) -> Result<bool, RequestError> {
+        if let Some(node) = node.filter(|_| self.node.is_none()) {
+            self.node = Some(Seen {
+                form: Form::chosen(self.plain, Some(node), self.secrets.options()),
+                described: describe(node),
+                hint: Name::hint_of(node).map(Arc::from),
+            });
+        }
+        let Some(foreign) = &mut self.foreign else {
+            return check_type(type_url).map(|()| true);
+        };
+        if type_url == TYPE_URL {
+            return Ok(true);
+        }
+        let type_url = shortened(type_url);
+        if foreign.len() < TYPES_TOLD && foreign.insert(type_url.clone()) {
+            self.notes.push(Note::ForeignType(type_url));
+        }
+        Ok(false)
+    }
+
+    /// The operator's names for the Envoy, `cluster/id`, once it has said them.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
         self.node.as_ref().map(|node| node.described.as_str())
     }
 
@@ -127,12 +135,28 @@ impl Subscriptions {
         self.notes.push(note);
     }
 
-    pub(super) fn take_notes(&mut self) -> Vec<Note> {
+    /// What the log should know since the last time.
+    pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// After how long the client answered, since the last time.
+    pub fn take_answer_times(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.answer_times)
+    }
+
+    /// How many names are subscribed to.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a figure")]
+    pub fn len(&self) -> usize {
         self.names.len()
+    }
+
+    /// How many of them are withheld.
+    #[must_use]
+    pub fn withheld(&self) -> usize {
+        let told = self.names.values().filter(|one| one.told.is_some());
+        told.count()
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
@@ -145,14 +169,10 @@ impl Subscriptions {
             return Err(RequestError::TooManyNames);
         }
         let name: Arc<str> = text.into();
-        let subscription = Subscription {
-            name: Name::read(text, self.secrets.options()),
-            held,
-            in_flight: None,
-            rejected: None,
-            told: None,
-        };
-        self.names.insert(Arc::clone(&name), subscription);
+        let hint = self.node.as_ref().and_then(|seen| seen.hint.as_deref());
+        let kind = Name::read_for(hint, text, self.secrets.options());
+        self.names
+            .insert(Arc::clone(&name), Subscription::new(kind, held));
         self.due.push(name);
         Ok(())
     }
@@ -165,14 +185,15 @@ impl Subscriptions {
         self.names.retain(|name, _| wanted(name));
     }
 
-    /// Whether a name is withheld for want of selectors.
-    pub(super) fn lacks_selectors(&self) -> bool {
+    /// Whether a name is withheld for want of selectors, so that it is worth to look at the workload again.
+    #[must_use]
+    pub fn lacks_selectors(&self) -> bool {
         let mut told = self.names.values().filter_map(|one| one.told.as_ref());
         told.any(Absent::hangs_on_selectors)
     }
 
     /// Takes a newer view: every name is looked at again.
-    pub(super) fn on_view(&mut self, view: Arc<WorkloadView>) {
+    pub fn on_view(&mut self, view: Arc<WorkloadView>) {
         self.view = view;
         self.due = self.names.keys().cloned().collect();
         self.sort();
@@ -189,25 +210,64 @@ impl Subscriptions {
     /// Sends every secret once more.
     pub(super) fn resend(&mut self) {
         for subscription in self.names.values_mut() {
-            subscription.held = Held::Nothing;
+            subscription.forget();
         }
         self.on_view(Arc::clone(&self.view));
     }
 
+    /// Looks again at what waits for other Envoys to accept a new authority.
+    pub fn on_gate(&mut self) {
+        let waits = |one: &Subscription| matches!(one.told, Some(Absent::Unconfirmed { .. }));
+        let names = self.names.iter().filter(|(_, one)| waits(one));
+        self.due.extend(names.map(|(name, _)| Arc::clone(name)));
+        self.sort();
+    }
+
+    /// When to call [`Subscriptions::on_time`] next.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<SystemTime> {
+        let hold_max = self.secrets.options().hold_max;
+        let waiting = self.waiting.as_ref().filter(|_| !hold_max.is_zero());
+        let waiting = waiting.map(|(since, _)| *since + hold_max);
+        let names = self.names.values().filter_map(Subscription::wake_at);
+        names.chain(waiting).min()
+    }
+
+    /// Takes note of how late it is: what has expired, what was never answered.
+    ///
+    /// # Errors
+    /// Why the client was given nothing for so long that it had better connect again.
+    pub fn on_time(&mut self, now: SystemTime) -> Result<(), Absent> {
+        for (name, subscription) in &mut self.names {
+            subscription.on_time(name, now, &mut self.notes);
+        }
+        self.on_gate();
+        let hold_max = self.secrets.options().hold_max;
+        match &self.waiting {
+            Some((since, why)) if !hold_max.is_zero() && *since + hold_max <= now => {
+                Err(why.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The next thing to send; `removals`: whether a client can be told that there is no such secret.
     pub(super) fn next(&mut self, removals: bool, now: SystemTime) -> Option<Outgoing> {
+        let form = self.form();
         while let Some(name) = self.due.pop() {
             let looked_up = self.look_up(&name, now);
             let Some(subscription) = self.names.get_mut(&name) else {
                 continue;
             };
-            let (held, resource) = match looked_up {
-                Ok(resource) => {
+            let (resource, generation) = match looked_up {
+                Ok((resource, generation)) => {
                     subscription.told = None;
-                    (Held::Version(resource.version()), Some(resource))
+                    (Some(resource), generation)
                 }
                 Err(why) => {
-                    let certain = removals && why.is_certain();
+                    let certain = why.is_certain();
+                    let denied = certain && self.secrets.denies(&subscription.name);
+                    let had = matches!(subscription.held, Held::Version(_));
                     if subscription.told.as_ref() != Some(&why) {
                         subscription.told = Some(why.clone());
                         self.notes.push(Note::Withheld {
@@ -215,13 +275,22 @@ impl Subscriptions {
                             why,
                         });
                     }
-                    if !certain {
+                    if denied && had && form == Form::Validator {
+                        (Some(Resource::deny_all(&name)), None)
+                    } else if certain && removals {
+                        (None, None)
+                    } else {
                         continue;
                     }
-                    (Held::Removed, None)
                 }
             };
-            if let Some(nonce) = subscription.send(held, &mut self.nonces) {
+            let offer = Offer {
+                resource: resource.as_ref(),
+                generation,
+            };
+            let gate = self.secrets.gate();
+            if let Some(nonce) = subscription.offer(&offer, gate, &mut self.nonces, now) {
+                self.waiting = None;
                 return Some(Outgoing {
                     name,
                     nonce,
@@ -229,35 +298,46 @@ impl Subscriptions {
                 });
             }
         }
+        self.wait(now);
         None
     }
 
     /// Takes the client's answer to a response.
-    pub(super) fn on_answer(&mut self, nonce: &str, rejection: Option<&str>) -> Answered {
+    pub(super) fn on_answer(
+        &mut self,
+        nonce: &str,
+        rejection: Option<&str>,
+        now: SystemTime,
+    ) -> Answered {
         let Some(number) = self.nonces.read(nonce) else {
             return Answered::Foreign;
         };
         let again =
             number == self.nonces.last && std::mem::replace(&mut self.nonces.answered, true);
-        let awaits = |one: &Subscription| one.in_flight.is_some_and(|sent| sent.nonce == number);
-        let awaiting = self.names.iter_mut().find(|(_, one)| awaits(one));
-        let answered = awaiting.and_then(|(name, one)| Some((name, one.in_flight.take()?, one)));
-        let Some((name, sent, subscription)) = answered else {
+        let (gate, rejected) = (self.secrets.gate(), rejection.is_some());
+        let answered = self.names.iter_mut().find_map(|(name, one)| {
+            let answer = one.on_answer(number, rejected, gate, now)?;
+            Some((Arc::clone(name), answer))
+        });
+        let Some((name, answer)) = answered else {
             return if again {
                 Answered::Again
             } else {
                 Answered::Late
             };
         };
-        if let Some(message) = rejection {
-            let version = subscription.reject(sent.before);
+        self.answer_times.push(answer.after);
+        if let (Some(message), Some((version, certificate))) = (rejection, answer.rejected) {
             self.notes.push(Note::Rejected {
-                name: Arc::clone(name),
+                name: Arc::clone(&name),
                 version,
+                certificate,
                 message: shortened(message),
             });
             // What came between may be what the client holds already, or something new.
-            self.due.push(Arc::clone(name));
+            self.due.push(name);
+        } else {
+            self.on_gate();
         }
         Answered::InTime
     }
@@ -280,10 +360,11 @@ impl Subscriptions {
             subscription.held = Held::Version(version);
             return;
         }
+        let version_of = |name| Some(self.resource(name, now).ok()?.version());
         let mut current: Vec<(Arc<str>, Version)> = self
             .names
             .keys()
-            .filter_map(|name| Some((Arc::clone(name), self.look_up(name, now).ok()?.version())))
+            .filter_map(|name| Some((Arc::clone(name), version_of(name)?)))
             .collect();
         current.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         if Version::of_set(current.iter().map(|(name, one)| (&**name, *one))) != version {
@@ -296,59 +377,49 @@ impl Subscriptions {
         }
     }
 
-    fn look_up(&self, name: &Arc<str>, now: SystemTime) -> Result<Resource, Absent> {
-        let subscription = self.names.get(name).ok_or(Absent::Unknown)?;
-        let form = self
-            .node
-            .as_ref()
-            .map_or_else(|| Form::of(None, self.secrets.options()), |node| node.form);
-        self.secrets
-            .lookup(&self.view, (name, &subscription.name), form, now)
+    /// Remembers since when the client waits: it has names, and was given nothing for any of them.
+    fn wait(&mut self, now: SystemTime) {
+        let waits = self.names.values().all(|one| one.held == Held::Nothing);
+        let why = self.names.values().find_map(|one| one.told.clone());
+        self.waiting = match (why, &self.waiting) {
+            (Some(why), Some((since, _))) if waits => Some((*since, why)),
+            (Some(why), None) if waits => Some((now, why)),
+            _ => None,
+        };
     }
-}
 
-impl Subscription {
-    /// The nonce under which `held` goes out; `None` when the client has it or has refused it.
-    fn send(&mut self, held: Held, nonces: &mut Nonces) -> Option<String> {
-        let refused = matches!(held, Held::Version(version) if self.rejected == Some(version));
-        if held == self.held || refused {
-            return None;
+    /// A secret that may go out now, with the generation of the own bundle in it.
+    fn look_up(&self, name: &Arc<str>, now: SystemTime) -> Result<(Resource, Option<u64>), Absent> {
+        let resource = self.resource(name, now)?;
+        let (gate, bundle) = (self.secrets.gate(), &self.view.bundle);
+        let generation = gate.see(bundle, now);
+        if let Some(certificate) = resource.certificate_info() {
+            let issuer = certificate.issuer.as_deref();
+            let closed = issuer.and_then(|issuer| gate.closed_until(issuer, now));
+            return match closed {
+                Some(until) => Err(Absent::Unconfirmed {
+                    id: certificate.id.clone(),
+                    until,
+                }),
+                None => Ok((resource, None)),
+            };
         }
-        let (nonce, text) = nonces.next();
-        // With an earlier one unanswered, nobody can say what the client holds if it rejects this.
-        let before = match self.in_flight {
-            None => self.held,
-            Some(_) => Held::Nothing,
-        };
-        self.in_flight = Some(InFlight { nonce, before });
-        self.held = held;
-        self.rejected = None;
-        Some(text)
+        let own = self.names.get(name).is_some_and(|one| match &one.name {
+            Name::Bundle(trust_domain) => *trust_domain == bundle.trust_domain,
+            Name::Allowed(list) => list.trust_domains().contains(&&bundle.trust_domain),
+            _ => true,
+        });
+        Ok((resource, own.then_some(generation)))
     }
 
-    /// The version the client does not take; it goes on with what it had before.
-    fn reject(&mut self, before: Held) -> Option<Version> {
-        let version = match self.held {
-            Held::Version(version) => Some(version),
-            Held::Nothing | Held::Removed => None,
-        };
-        self.held = before;
-        self.rejected = version;
-        version
-    }
-}
-
-impl Nonces {
-    fn next(&mut self) -> (u64, String) {
-        self.last += 1;
-        self.answered = false;
-        (self.last, format!("{:016x}-{}", self.stream, self.last))
+    fn resource(&self, name: &Arc<str>, now: SystemTime) -> Result<Resource, Absent> {
+        let subscription = self.names.get(name).ok_or(Absent::Unknown)?;
+        self.secrets
+            .lookup(&self.view, (name, &subscription.name), self.form(), now)
     }
 
-    /// The number in a nonce of this stream.
-    fn read(&self, nonce: &str) -> Option<u64> {
-        let (stream, number) = nonce.split_once('-')?;
-        let number = number.parse().ok().filter(|number| *number <= self.last)?;
-        (u64::from_str_radix(stream, 16) == Ok(self.stream)).then_some(number)
+    fn form(&self) -> Form {
+        let chosen = || Form::chosen(self.plain, None, self.secrets.options());
+        self.node.as_ref().map_or_else(chosen, |node| node.form)
     }
 }

@@ -19,25 +19,25 @@ use crate::{
     workloads::WorkloadView,
 };
 
-const WEB: &str = "spiffe://example.org/web";
-const API: &str = "spiffe://example.org/api";
-const TRUST_DOMAIN: &str = "spiffe://example.org";
+pub(super) const WEB: &str = "spiffe://example.org/web";
+pub(super) const API: &str = "spiffe://example.org/api";
+pub(super) const TRUST_DOMAIN: &str = "spiffe://example.org";
 
-fn sotw(view: &WorkloadView) -> StreamSecrets {
+pub(super) fn sotw(view: &WorkloadView) -> StreamSecrets {
     let secrets = Arc::new(Secrets::new(Options::default()));
     StreamSecrets::new(secrets, Arc::new(view.clone()), 7)
 }
 
-fn delta(view: &WorkloadView) -> DeltaSecrets {
+pub(super) fn delta(view: &WorkloadView) -> DeltaSecrets {
     let secrets = Arc::new(Secrets::new(Options::default()));
     DeltaSecrets::new(secrets, Arc::new(view.clone()), 7)
 }
 
-fn names(names: &[&str]) -> Vec<String> {
+pub(super) fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
-fn ask(wanted: &[&str]) -> DiscoveryRequest {
+pub(super) fn ask(wanted: &[&str]) -> DiscoveryRequest {
     DiscoveryRequest {
         resource_names: names(wanted),
         type_url: TYPE_URL.to_owned(),
@@ -45,7 +45,7 @@ fn ask(wanted: &[&str]) -> DiscoveryRequest {
     }
 }
 
-fn ack(response: &DiscoveryResponse, wanted: &[&str]) -> DiscoveryRequest {
+pub(super) fn ack(response: &DiscoveryResponse, wanted: &[&str]) -> DiscoveryRequest {
     DiscoveryRequest {
         version_info: response.version_info.clone(),
         response_nonce: response.nonce.clone(),
@@ -53,7 +53,7 @@ fn ack(response: &DiscoveryResponse, wanted: &[&str]) -> DiscoveryRequest {
     }
 }
 
-fn nack(response: &DiscoveryResponse, wanted: &[&str]) -> DiscoveryRequest {
+pub(super) fn nack(response: &DiscoveryResponse, wanted: &[&str]) -> DiscoveryRequest {
     DiscoveryRequest {
         version_info: String::new(),
         error_detail: Some(refusal()),
@@ -61,14 +61,14 @@ fn nack(response: &DiscoveryResponse, wanted: &[&str]) -> DiscoveryRequest {
     }
 }
 
-fn refusal() -> Status {
+pub(super) fn refusal() -> Status {
     Status {
         code: 13,
         message: "KEY_VALUES_MISMATCH".to_owned(),
     }
 }
 
-fn subscribe(wanted: &[&str]) -> DeltaDiscoveryRequest {
+pub(super) fn subscribe(wanted: &[&str]) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         resource_names_subscribe: names(wanted),
         type_url: TYPE_URL.to_owned(),
@@ -76,7 +76,7 @@ fn subscribe(wanted: &[&str]) -> DeltaDiscoveryRequest {
     }
 }
 
-fn answer(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+pub(super) fn answer(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         response_nonce: response.nonce.clone(),
         ..subscribe(&[])
@@ -84,7 +84,7 @@ fn answer(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
 }
 
 /// Everything there is to send, and the names of the secrets in it.
-fn all(session: &mut StreamSecrets) -> (Vec<DiscoveryResponse>, Vec<String>) {
+pub(super) fn all(session: &mut StreamSecrets) -> (Vec<DiscoveryResponse>, Vec<String>) {
     let responses: Vec<_> = std::iter::from_fn(|| session.next(now())).collect();
     let resources = responses.iter().flat_map(|response| &response.resources);
     let names = resources.map(|any| secret(any).name).collect();
@@ -92,7 +92,7 @@ fn all(session: &mut StreamSecrets) -> (Vec<DiscoveryResponse>, Vec<String>) {
 }
 
 /// As [`all`]; names of removed resources are marked with `-`.
-fn all_delta(session: &mut DeltaSecrets) -> (Vec<DeltaDiscoveryResponse>, Vec<String>) {
+pub(super) fn all_delta(session: &mut DeltaSecrets) -> (Vec<DeltaDiscoveryResponse>, Vec<String>) {
     let responses: Vec<_> = std::iter::from_fn(|| session.next(now())).collect();
     let names = responses.iter().flat_map(|response| {
         let removed = response
@@ -121,7 +121,7 @@ fn s_5_02_one_stream_many_names() {
         ["ALL", "ROOTCA", TRUST_DOMAIN, "default", WEB]
     );
     let mut session = delta(&domain.view(&["/web"]));
-    session.on_request(&subscribe(&wanted)).unwrap();
+    session.on_request(&subscribe(&wanted), now()).unwrap();
     assert_eq!(
         all_delta(&mut session).1,
         ["ALL", "ROOTCA", TRUST_DOMAIN, "default", WEB]
@@ -169,7 +169,7 @@ fn s_5_04_held_and_pushed_when_it_appears() {
     assert_eq!(all(&mut session).1, [WEB]);
 
     let mut session = delta(&nobody);
-    session.on_request(&subscribe(&[WEB])).unwrap();
+    session.on_request(&subscribe(&[WEB]), now()).unwrap();
     assert_eq!(all_delta(&mut session).1, [format!("-{WEB}")]);
     session.on_view(somebody);
     assert_eq!(all_delta(&mut session).1, [WEB]);
@@ -188,7 +188,7 @@ fn s_5_04_what_may_still_come_is_not_called_removed() {
     };
     for view in [view, unsynced] {
         let mut session = delta(&view);
-        session.on_request(&subscribe(&[WEB])).unwrap();
+        session.on_request(&subscribe(&[WEB]), now()).unwrap();
         assert_eq!(all_delta(&mut session).1, [""; 0]);
         assert_eq!(session.take_notes().len(), 1);
     }
@@ -206,7 +206,7 @@ fn s_5_05_what_other_selectors_could_change_is_worth_another_look() {
     ] {
         let (mut sotw, mut delta) = (sotw(&view), delta(&view));
         sotw.on_request(&ask(&[name]), now()).unwrap();
-        delta.on_request(&subscribe(&[name])).unwrap();
+        delta.on_request(&subscribe(&[name]), now()).unwrap();
         all(&mut sotw);
         all_delta(&mut delta);
         assert_eq!(sotw.lacks_selectors(), worth, "{name}");
@@ -235,7 +235,7 @@ fn s_5_06_a_client_that_comes_back_gets_nothing_twice() {
         assert_eq!(all(&mut session).1.len(), rotated);
     }
     let mut session = delta(&view);
-    session.on_request(&subscribe(&[WEB, API])).unwrap();
+    session.on_request(&subscribe(&[WEB, API]), now()).unwrap();
     let held = all_delta(&mut session)
         .0
         .into_iter()
@@ -243,13 +243,13 @@ fn s_5_06_a_client_that_comes_back_gets_nothing_twice() {
     let mut back = subscribe(&[WEB, API]);
     back.initial_resource_versions = held.map(|one| (one.name, one.version)).collect();
     let mut session = delta(&view);
-    session.on_request(&back).unwrap();
+    session.on_request(&back, now()).unwrap();
     assert_eq!(session.next(now()), None);
     // One of them, in a version of long ago.
     back.initial_resource_versions
         .insert(API.to_owned(), "0123456789abcdef".to_owned());
     let mut session = delta(&view);
-    session.on_request(&back).unwrap();
+    session.on_request(&back, now()).unwrap();
     assert_eq!(all_delta(&mut session).1, [API]);
 }
 
@@ -296,7 +296,7 @@ fn s_5_07_only_what_changed_goes_out() {
     let mut view = domain.view(&["/web", "/api"]);
     let mut session = delta(&view);
     session
-        .on_request(&subscribe(&[WEB, API, TRUST_DOMAIN]))
+        .on_request(&subscribe(&[WEB, API, TRUST_DOMAIN]), now())
         .unwrap();
     all_delta(&mut session);
     session.on_view(Arc::new(view.clone()));
@@ -456,7 +456,7 @@ fn s_5_11_nothing_is_sent_unasked() {
 
     for wildcard in [&[][..], &["*"]] {
         let mut session = delta(&view);
-        session.on_request(&subscribe(wildcard)).unwrap();
+        session.on_request(&subscribe(wildcard), now()).unwrap();
         assert_eq!(session.next(now()), None);
         assert_eq!(session.take_notes(), [Note::Wildcard]);
     }
@@ -466,17 +466,17 @@ fn s_5_11_nothing_is_sent_unasked() {
 fn s_5_11_unsubscribed_names_are_not_pushed() {
     let domain = Domain::new("example.org");
     let mut session = delta(&domain.view(&["/web", "/api"]));
-    session.on_request(&subscribe(&[WEB, API])).unwrap();
+    session.on_request(&subscribe(&[WEB, API]), now()).unwrap();
     let (responses, _) = all_delta(&mut session);
     let mut request = answer(&responses[0]);
     request.resource_names_unsubscribe = names(&[API, "*", "never"]);
-    session.on_request(&request).unwrap();
+    session.on_request(&request, now()).unwrap();
     session.on_view(Arc::new(domain.view(&["/web", "/api"])));
     assert_eq!(all_delta(&mut session).1, [WEB]);
     // Asked for again, it is sent again, though it has not changed.
-    session.on_request(&subscribe(&[API])).unwrap();
+    session.on_request(&subscribe(&[API]), now()).unwrap();
     assert_eq!(all_delta(&mut session).1, [API]);
-    session.on_request(&subscribe(&[API])).unwrap();
+    session.on_request(&subscribe(&[API]), now()).unwrap();
     assert_eq!(all_delta(&mut session).1, [API]);
 }
 
@@ -500,7 +500,7 @@ fn s_5_12_every_response_says_what_it_is() {
         );
     }
     let mut session = delta(&domain.view(&["/web"]));
-    session.on_request(&subscribe(&[WEB, API])).unwrap();
+    session.on_request(&subscribe(&[WEB, API]), now()).unwrap();
     for response in all_delta(&mut session).0 {
         assert_eq!(response.type_url, TYPE_URL);
         assert!(!response.nonce.is_empty());
@@ -590,7 +590,7 @@ fn s_5_14_requests_are_read_without_the_bulk_of_the_node() {
     );
     assert_eq!(read.resources[0].encode_to_vec(), response.resources[0]);
     let mut session = delta(&domain.view(&["/web"]));
-    session.on_request(&subscribe(&[WEB])).unwrap();
+    session.on_request(&subscribe(&[WEB]), now()).unwrap();
     let response = session.next(now()).unwrap();
     let read =
         envoy::discovery::DeltaDiscoveryResponse::decode(&*response.encode_to_vec()).unwrap();
@@ -622,11 +622,11 @@ fn s_5_14_names_are_bounded() {
         resource_names_subscribe: names.to_vec(),
         ..subscribe(&[])
     };
-    assert_eq!(session.on_request(&part(&many[..MAX_NAMES])), Ok(()));
+    assert_eq!(session.on_request(&part(&many[..MAX_NAMES]), now()), Ok(()));
     // The same ones again are no more than before.
-    assert_eq!(session.on_request(&part(&many[..MAX_NAMES])), Ok(()));
+    assert_eq!(session.on_request(&part(&many[..MAX_NAMES]), now()), Ok(()));
     assert_eq!(
-        session.on_request(&part(&many[MAX_NAMES..=MAX_NAMES])),
+        session.on_request(&part(&many[MAX_NAMES..=MAX_NAMES]), now()),
         Err(RequestError::TooManyNames)
     );
 }
@@ -670,7 +670,10 @@ fn s_5_32_another_type_of_resource_is_a_clear_error() {
     assert_eq!(sotw(&domain.view(&[])).on_request(&request, now()), refused);
     let mut request = subscribe(&[WEB]);
     request.type_url = cluster.to_owned();
-    assert_eq!(delta(&domain.view(&[])).on_request(&request), refused);
+    assert_eq!(
+        delta(&domain.view(&[])).on_request(&request, now()),
+        refused
+    );
     // A stream of secrets alone need not say so.
     let mut request = ask(&[WEB]);
     request.type_url = String::new();
@@ -680,16 +683,29 @@ fn s_5_32_another_type_of_resource_is_a_clear_error() {
 #[test]
 fn s_5_37_a_rejection_is_told_with_name_version_and_words() {
     let domain = Domain::new("example.org");
-    let mut session = sotw(&domain.view(&["/web"]));
+    let view = domain.view(&["/web"]);
+    let mut session = sotw(&view);
     session.on_request(&ask(&[WEB]), now()).unwrap();
     let response = session.next(now()).unwrap();
     session.on_request(&nack(&response, &[WEB]), now()).unwrap();
-    let told = Note::Rejected {
-        name: WEB.into(),
-        version: Version::read(&response.version_info),
-        message: "KEY_VALUES_MISMATCH".to_owned(),
+    let notes = session.take_notes();
+    let [
+        Note::Rejected {
+            name,
+            version,
+            certificate: Some(certificate),
+            message,
+        },
+    ] = &notes[..]
+    else {
+        panic!("one rejection, not {notes:?}");
     };
-    assert_eq!(session.take_notes(), [told]);
+    assert_eq!((&**name, &**message), (WEB, "KEY_VALUES_MISMATCH"));
+    assert_eq!(*version, Version::read(&response.version_info));
+    let svid = &view.identities[0].svid;
+    assert_eq!(certificate.id, *svid.id());
+    assert_eq!(certificate.serial, svid.leaf().serial_decimal());
+    assert_eq!(certificate.expires_at, svid.expires_at());
 }
 
 #[test]
@@ -701,14 +717,14 @@ fn s_5_38_what_was_rejected_is_not_sent_again() {
         domain.view(&["/web"]),
     );
     let mut session = delta(&first);
-    session.on_request(&subscribe(&[WEB])).unwrap();
+    session.on_request(&subscribe(&[WEB]), now()).unwrap();
     let accepted = session.next(now()).unwrap();
-    session.on_request(&answer(&accepted)).unwrap();
+    session.on_request(&answer(&accepted), now()).unwrap();
     session.on_view(Arc::new(second.clone()));
     let rejected = session.next(now()).unwrap();
     let mut request = answer(&rejected);
     request.error_detail = Some(refusal());
-    session.on_request(&request).unwrap();
+    session.on_request(&request, now()).unwrap();
     assert_eq!(session.next(now()), None);
     session.on_view(Arc::new(second));
     assert_eq!(session.next(now()), None);
@@ -728,7 +744,7 @@ fn s_5_38_a_client_whose_state_is_unclear_is_brought_to_the_view() {
         domain.view(&["/web"]),
     );
     let mut session = delta(&first);
-    session.on_request(&subscribe(&[WEB])).unwrap();
+    session.on_request(&subscribe(&[WEB]), now()).unwrap();
     all_delta(&mut session);
     session.on_view(Arc::new(second));
     all_delta(&mut session);
@@ -737,7 +753,7 @@ fn s_5_38_a_client_whose_state_is_unclear_is_brought_to_the_view() {
     // Which of the first two it holds, nobody knows.
     let mut request = answer(&last);
     request.error_detail = Some(refusal());
-    session.on_request(&request).unwrap();
+    session.on_request(&request, now()).unwrap();
     assert_eq!(session.next(now()), None);
     session.on_view(Arc::new(first));
     assert_eq!(all_delta(&mut session).1, [WEB]);
