@@ -133,7 +133,12 @@ impl Bench {
         let bundle = proto::convert::bundle(&answer.into_inner())?;
         let mut tls = Tls::new(Arc::new(bundle), None);
         let token = domain.server_cli(&["token", "generate"]).await?;
-        let token = token.trim().strip_prefix("Token: ").context("a token")?;
+        // A warning follows: this token gives no further SPIFFE ID.
+        let token = token
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("Token: "));
+        let token = token.context("`token generate` prints `Token: …`")?;
         let agent = attest_with(remote_channel(address(&domain), &tls), token).await?;
         let request = BatchCreateEntryRequest {
             entries: entries(&agent),
