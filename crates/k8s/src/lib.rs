@@ -1,5 +1,6 @@
 //! The Kubernetes programs: injector, controller, CSI driver.
 
 pub mod controller;
+pub mod lease;
 pub mod signet;
 pub mod workload;

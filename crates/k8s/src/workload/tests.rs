@@ -34,7 +34,7 @@ fn a_message_gives_identities_and_bundles_by_trust_domain() {
     let own = wire("spiffe://example.org/web");
     let foreign = wire("spiffe://other.example/x").bundle;
     let mut answer = X509svidResponse {
-        svids: vec![own.clone(), wire("spiffe://example.org/admin")],
+        svids: vec![own, wire("spiffe://example.org/admin")],
         ..X509svidResponse::default()
     };
     let federated = &mut answer.federated_bundles;
