@@ -42,7 +42,8 @@ impl Drop for App {
     }
 }
 
-async fn serve(listener: TcpListener) {
+/// Serves on `listener` until it fails.
+pub async fn serve(listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(
             http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),

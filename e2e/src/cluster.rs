@@ -21,7 +21,9 @@ use tokio::sync::OnceCell;
 use crate::{ports, wait};
 
 pub use pki::Identity;
+pub(crate) use pki::private;
 pub use tethered::Tethered;
+pub(crate) use tethered::remove_at_end;
 pub use users::Bound;
 
 use pki::Pki;
@@ -74,7 +76,7 @@ impl Cluster {
             .get_or_try_init(|| async {
                 let cluster = Self::start().await?;
                 // A static is never dropped.
-                tethered::remove_at_end(cluster.folder())?;
+                remove_at_end(cluster.folder())?;
                 Ok(cluster)
             })
             .await

@@ -1,7 +1,10 @@
 //! K1 and what it stands on: the real control plane, the test kubelet, and Signet's programs between them.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::Cluster;
+use e2e::kubelet::{self, Kubelet};
 use e2e::wait;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::Pod;
@@ -107,4 +110,63 @@ async fn an_api_server_comes_back_with_its_data() -> Result<()> {
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client()?);
     namespaces.get(&namespace).await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_test_kubelet_runs_a_deployments_pod_and_leaves_nothing() -> Result<()> {
+    if let Some(why) = kubelet::unable() {
+        eprintln!("not run: {why}");
+        return Ok(());
+    }
+    let cluster = Cluster::start().await?;
+    let namespace = cluster.namespace("run", &[]).await?;
+    let settings = kubelet::Settings {
+        images: kubelet::Images::usual()?,
+        ..kubelet::Settings::default()
+    };
+    let node = Kubelet::start(&cluster, settings).await?;
+    cluster
+        .apply(&deployment(&namespace, "web", &json!({})))
+        .await?;
+    let pod = ready_pod(&cluster, &namespace, "web").await?;
+    let name = pod.metadata.name.unwrap_or_default();
+    let address = node.forward(&namespace, &name, 8080).await?;
+    let answer = e2e::load::get(address, "/").await?;
+    ensure!(answer.body.trim() == "hello nobody", "{}", answer.body);
+
+    let id = pod.status.and_then(|status| status.container_statuses);
+    let id = id.and_then(|list| list.first()?.container_id.clone());
+    let id = id.context("a container ID")?;
+    let id = id.strip_prefix("containerd://").context("its form")?;
+    ensure!(id.len() == 64, "{id}");
+    let uid = pod.metadata.uid.unwrap_or_default();
+    let group = format!("kubepods/besteffort/pod{uid}/{id}");
+    ensure!(group_exists(&group), "no cgroup {group}");
+    node.stop().await;
+    ensure!(!group_exists(&group), "the cgroup {group} is left");
+    Ok(())
+}
+
+fn group_exists(group: &str) -> bool {
+    let trees = ["", "unified", "pids"].map(|tree| Path::new("/sys/fs/cgroup").join(tree));
+    trees.iter().any(|tree| tree.join(group).exists())
+}
+
+/// The pod of this Deployment, once it is ready.
+async fn ready_pod(cluster: &Cluster, namespace: &str, app: &str) -> Result<Pod> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client()?, namespace);
+    wait::until(&format!("the pod of {app} to be ready"), || async {
+        let list = pods
+            .list(&ListParams::default().labels(&format!("app={app}")))
+            .await?;
+        let pod = list.items.into_iter().next().context("no pod")?;
+        let status = pod.status.clone().unwrap_or_default();
+        let conditions = status.conditions.clone().unwrap_or_default();
+        let ready = conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        ensure!(ready, "{}", serde_json::to_string(&status)?);
+        Ok(Some(pod))
+    })
+    .await
 }

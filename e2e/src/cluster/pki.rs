@@ -128,7 +128,7 @@ impl Pki {
 }
 
 /// Writes a file that only its owner may read.
-pub(super) fn private(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn private(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     let mut file = fs::OpenOptions::new()
         .write(true)

@@ -122,7 +122,7 @@ impl Drop for Tethered {
 ///
 /// # Errors
 /// When the shim cannot be started.
-pub(super) fn remove_at_end(folder: &Path) -> Result<()> {
+pub(crate) fn remove_at_end(folder: &Path) -> Result<()> {
     static OPEN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
     let mut command = Command::new(binaries::shim()?);
     command

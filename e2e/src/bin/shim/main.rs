@@ -2,11 +2,19 @@
 //!
 //! ```text
 //! shim tether PROGRAM ARGS…       become PROGRAM, killed by the kernel when the parent ends
-//! shim remove-at-end FOLDER       wait for the end of standard input, then remove FOLDER
+//! shim remove-at-end FOLDER       wait for the end of standard input, then remove FOLDER and the cgroups it lists
+//! shim hold-node ROOT READY       hold a node's mount and network namespaces
+//! shim hold-pod READY             hold a pod's network namespace
+//! shim run SPEC                   become the container of this file
+//! shim enter PID SPEC COMMAND…    run a command in a running container
+//! shim app PORT                   the app of the tests
 //! ```
 
 #![expect(clippy::print_stderr, reason = "a program's last words")]
 
+mod app;
+mod container;
+mod hold;
 mod tether;
 
 use std::ffi::OsString;
@@ -31,6 +39,11 @@ fn run() -> Result<()> {
     match part.to_str() {
         Some("tether") => tether::become_program(&rest),
         Some("remove-at-end") => tether::remove_at_end(&rest),
+        Some("hold-node") => hold::node(&rest),
+        Some("hold-pod") => hold::pod(&rest),
+        Some("run") => container::run(&rest),
+        Some("enter") => container::enter(&rest),
+        Some("app") => app::serve(&rest.first().context("a port")?.to_string_lossy()),
         _ => bail!("no part is called {}", part.display()),
     }
 }

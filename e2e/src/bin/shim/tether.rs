@@ -32,7 +32,12 @@ pub(crate) fn remove_at_end(args: &[OsString]) -> Result<()> {
     let folder = Path::new(args.first().context("a folder")?);
     let mut nothing = Vec::new();
     io::stdin().lock().read_to_end(&mut nothing)?;
+    let cgroups = fs::read_to_string(folder.join("cgroups")).unwrap_or_default();
     for _ in 0..TRIES {
+        // The innermost were noted last.
+        for group in cgroups.lines().rev() {
+            let _ = fs::remove_dir(group);
+        }
         if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
             return Ok(());
         }
