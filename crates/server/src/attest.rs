@@ -1,6 +1,7 @@
 //! Node attestation: how an agent proves on which node it runs.
 
 mod join_token;
+mod k8s_psat;
 mod pss;
 mod template;
 mod x509pop;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::config::NodeAttestors;
 use crate::rpc::RpcError;
+use k8s_psat::K8sPsat;
 use x509pop::X509pop;
 
 pub(crate) use join_token::agent_id as token_agent_id;
@@ -43,6 +45,14 @@ pub enum AttestorError {
     /// The template of the agents' paths is not understood.
     #[error("NodeAttestor \"x509pop\": agent_path_template: {0}")]
     Template(String),
+    /// A cluster's credentials will not do.
+    #[error("NodeAttestor \"k8s_psat\": cluster {cluster:?}: {reason}")]
+    Cluster {
+        /// Its name.
+        cluster: String,
+        /// What is wrong with them.
+        reason: String,
+    },
 }
 
 /// What an attestor found out about a node.
@@ -84,6 +94,7 @@ pub(crate) struct Attestors {
     bundle: watch::Receiver<Arc<Bundle>>,
     join_token: bool,
     x509pop: Option<X509pop>,
+    k8s_psat: Option<K8sPsat>,
 }
 
 impl Attestors {
@@ -91,7 +102,7 @@ impl Attestors {
     ///
     /// # Errors
     /// When a file is missing or wrong, or a template is.
-    pub(crate) fn build(
+    pub(crate) async fn build(
         config: &NodeAttestors,
         trust_domain: &TrustDomain,
         store: Store,
@@ -99,12 +110,17 @@ impl Attestors {
     ) -> Result<Self, AttestorError> {
         let x509pop = config.x509pop.as_ref();
         let x509pop = x509pop.map(|config| X509pop::build(config, trust_domain));
+        let k8s_psat = match &config.k8s_psat {
+            Some(config) => Some(K8sPsat::build(config, trust_domain).await?),
+            None => None,
+        };
         Ok(Self {
             trust_domain: trust_domain.clone(),
             store,
             bundle,
             join_token: config.join_token,
             x509pop: x509pop.transpose()?,
+            k8s_psat,
         })
     }
 
@@ -118,16 +134,19 @@ impl Attestors {
         payload: &[u8],
         now: SystemTime,
     ) -> Result<Progress, RpcError> {
-        match (kind, &self.x509pop) {
-            ("join_token", _) if self.join_token => {
+        match kind {
+            "join_token" if self.join_token => {
                 let attested =
                     join_token::attest(&self.store, &self.trust_domain, payload, now).await?;
                 Ok(Progress::Attested(attested))
             }
-            (x509pop::NAME, Some(x509pop)) => {
+            x509pop::NAME if let Some(x509pop) = &self.x509pop => {
                 let bundle = Arc::clone(&self.bundle.borrow());
                 let (challenge, pending) = x509pop.challenge(payload, &bundle, now)?;
                 Ok(Progress::Challenge(challenge, Pending(pending)))
+            }
+            k8s_psat::NAME if let Some(k8s_psat) = &self.k8s_psat => {
+                Ok(Progress::Attested(k8s_psat.attest(payload).await?))
             }
             _ => Err(RpcError::FailedPrecondition(format!(
                 "error getting node attestor: could not find node attestor type {kind:?}"

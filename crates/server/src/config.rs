@@ -181,6 +181,8 @@ pub struct NodeAttestors {
     pub join_token: bool,
     /// By proof of possession of an X.509 certificate's key.
     pub x509pop: Option<X509pop>,
+    /// By a Kubernetes service account's token.
+    pub k8s_psat: Option<K8sPsat>,
 }
 
 /// `NodeAttestor "x509pop"`.
@@ -208,6 +210,30 @@ pub enum X509popMode {
         /// Such as `/spire-exchange/`.
         svid_prefix: String,
     },
+}
+
+/// `NodeAttestor "k8s_psat"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct K8sPsat {
+    /// The clusters whose tokens are taken, by the name that agents give them.
+    pub clusters: BTreeMap<String, K8sCluster>,
+}
+
+/// One cluster whose tokens are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct K8sCluster {
+    /// Service accounts that agents run as, `<namespace>:<name>`.
+    pub service_account_allow_list: Vec<String>,
+    /// For whom tokens must be issued, one of these; empty: for the API server itself.
+    pub audience: Vec<String>,
+    /// Where the API server is and how to ask it; `None`: as a pod does.
+    pub kube_config_file: Option<PathBuf>,
+    /// Labels of nodes that become selectors.
+    pub allowed_node_label_keys: Vec<String>,
+    /// Labels of agents' pods that become selectors.
+    pub allowed_pod_label_keys: Vec<String>,
+    /// Name agents by their pod's UID rather than by their node's.
+    pub use_pod_uid_for_agent_id: bool,
 }
 
 /// The figures the server shows.

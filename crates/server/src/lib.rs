@@ -130,7 +130,8 @@ impl Server {
             &config.trust_domain,
             store.clone(),
             authorities.bundle(),
-        )?;
+        )
+        .await?;
         let endpoints = Endpoints::bind(&config, authorities.server_svid()).await?;
         Ok(Self {
             config,

@@ -1,10 +1,13 @@
 //! The block `plugins`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use runtime::config::Section;
 
-use super::{DataStore, KeyManager, NodeAttestors, X509pop, X509popMode, refuse};
+use super::{
+    DataStore, K8sCluster, K8sPsat, KeyManager, NodeAttestors, X509pop, X509popMode, refuse,
+};
 
 /// A chain longer than this is none that a CA of ours or of others makes.
 const DEFAULT_MAX_INTERMEDIATES: usize = 4;
@@ -13,13 +16,15 @@ const DEFAULT_MAX_RSA_KEY_SIZE: usize = 8192;
 /// Where SVIDs that may attest live.
 const DEFAULT_SVID_PREFIX: &str = "/spire-exchange/";
 
+/// For whom agents' tokens are issued.
+const DEFAULT_AUDIENCE: &str = "spire-server";
+
 const NODE_ATTESTORS: &[&str] = &[
     "aws_iid",
     "azure_imds",
     "azure_msi",
     "gcp_iit",
     "http_challenge",
-    "k8s_psat",
     "sshpop",
     "tpm_devid",
 ];
@@ -151,8 +156,12 @@ fn node_attestors(plugins: &mut Section) -> Option<NodeAttestors> {
                 attestors.x509pop = x509pop(&mut plugin.section("plugin_data"));
                 right &= attestors.x509pop.is_some();
             }
+            "k8s_psat" => {
+                attestors.k8s_psat = k8s_psat(&mut plugin.section("plugin_data"));
+                right &= attestors.k8s_psat.is_some();
+            }
             _ => {
-                let instead = "\"join_token\" or \"x509pop\"";
+                let instead = "\"join_token\", \"x509pop\" or \"k8s_psat\"";
                 unknown::<()>(&mut plugin, &name, NODE_ATTESTORS, instead);
                 right = false;
             }
@@ -201,6 +210,58 @@ fn x509pop(data: &mut Section) -> Option<X509pop> {
         mode,
         max_intermediates: max_intermediates.unwrap_or(DEFAULT_MAX_INTERMEDIATES),
         max_rsa_key_size: max_rsa_key_size.unwrap_or(DEFAULT_MAX_RSA_KEY_SIZE),
+    })
+}
+
+fn k8s_psat(data: &mut Section) -> Option<K8sPsat> {
+    let mut clusters = BTreeMap::new();
+    let mut right = true;
+    for (name, mut cluster) in data.labelled("clusters") {
+        let read = k8s_cluster(&name, &mut cluster);
+        right &= read.is_some();
+        if read.is_some_and(|read| clusters.insert(name, read).is_some()) {
+            cluster.problem("", "there are two clusters of this name; rename one");
+            right = false;
+        }
+    }
+    right.then_some(K8sPsat { clusters })
+}
+
+fn k8s_cluster(name: &str, cluster: &mut Section) -> Option<K8sCluster> {
+    let accounts = cluster.get::<Vec<String>>("service_account_allow_list");
+    let audience = cluster.get("audience");
+    let kube_config_file = cluster.get("kube_config_file");
+    let node_labels = cluster.get("allowed_node_label_keys");
+    let pod_labels = cluster.get("allowed_pod_label_keys");
+    let by_pod = cluster.get("use_pod_uid_for_agent_id").unwrap_or(false);
+    let accounts = accounts.unwrap_or_default();
+    let mut right = true;
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || matches!(name, "." | "..") || !name.bytes().all(letter) {
+        cluster.problem(
+            "",
+            "the cluster's name becomes part of its agents' IDs; give letters, digits, `.`, `-` and `_`",
+        );
+        right = false;
+    }
+    let qualified = |account: &String| {
+        let parts: Vec<_> = account.split(':').collect();
+        parts.len() == 2 && parts.iter().all(|part| !part.is_empty())
+    };
+    if accounts.is_empty() || !accounts.iter().all(qualified) {
+        cluster.problem(
+            "service_account_allow_list",
+            "name the service accounts of agents, each as \"<namespace>:<name>\", such as \"spire:spire-agent\"",
+        );
+        right = false;
+    }
+    right.then_some(K8sCluster {
+        service_account_allow_list: accounts,
+        audience: audience.unwrap_or_else(|| vec![DEFAULT_AUDIENCE.to_owned()]),
+        kube_config_file,
+        allowed_node_label_keys: node_labels.unwrap_or_default(),
+        allowed_pod_label_keys: pod_labels.unwrap_or_default(),
+        use_pod_uid_for_agent_id: by_pod,
     })
 }
 

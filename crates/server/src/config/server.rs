@@ -229,11 +229,8 @@ fn experimental(section: &mut Section, warnings: &mut Vec<String>) -> bool {
         "auth_opa_policy_engine",
         "leave it out; who may call what is fixed, see docs/server.md",
     );
-    refuse(
-        section,
-        "agent_spiffe_id_as_selector",
-        "leave it out, and give entries the agent's ID as parent ID",
-    );
+    // Every agent has that selector.
+    section.ignore("agent_spiffe_id_as_selector");
     refuse(
         section,
         "wit_key_type",

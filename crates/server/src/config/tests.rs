@@ -59,9 +59,26 @@ plugins {
         }
     }
     NodeAttestor "k8s_psat" {
+        plugin_data {
+            clusters = {
+                "prod" = {
+                    service_account_allow_list = ["spire:spire-agent"]
+                    audience = []
+                    kube_config_file = "/etc/prod"
+                    allowed_node_label_keys = ["zone"]
+                    allowed_pod_label_keys = ["app"]
+                    use_pod_uid_for_agent_id = true
+                }
+                "test" = {
+                    service_account_allow_list = ["spire:agent", "other:agent"]
+                }
+            }
+        }
+    }
+    NodeAttestor "aws_iid" {
         enabled = false
         plugin_data {
-            clusters = {}
+            region = "x"
         }
     }
 }
@@ -202,6 +219,7 @@ fn e7_broken_files_are_explained() {
         "server {\n trust_domain = \"example.org\"\n}\nplugins {\n DataStore \"kv\" {\n plugin_data {}\n}\n KeyManager \"disk\" {\n plugin_data {}\n}\n}",
         "server {\n trust_domain = \"example.org\"\n}\nplugins {\n KeyManager \"memory\" {\n plugin_data {}\n}\n KeyManager \"aws_kms\" {\n plugin_data {\n region = \"x\"\n}\n}\n}",
         "server {\n trust_domain = \"example.org\"\n}\nplugins {\n NodeAttestor \"aws_iid\" {\n plugin_data {}\n}\n NodeAttestor \"astrology\" {\n plugin_data {}\n}\n NodeAttestor \"x509pop\" {\n plugin_data {}\n}\n}",
+        "server {\n trust_domain = \"example.org\"\n}\nplugins {\n NodeAttestor \"k8s_psat\" {\n plugin_data {\n clusters = {\n \"a/b\" = {\n service_account_allow_list = [\"spire\"]\n}\n \"c\" = {\n service_acount_allow_list = [\"a:b\"]\n}\n}\n}\n}\n}",
         "server {\n trust_domain = \"example.org\"\n}\nplugins {\n UpstreamAuthority \"disk\" {\n plugin_data {\n cert_file_path = \"x\"\n}\n}\n NodeAttestor \"join_token\" {\n plugin_cmd = \"/bin/x\"\n plugin_data {}\n}\n}",
         "server {\n trust_domain = \"example.org\"\n}\ntelemetry {\n Prometheus {\n host = \"here\"\n}\n Statsd = [{ address = \"x\" }]\n}\nhealth_checks {\n listener_enabled = true\n live_path = \"live\"\n}",
         "server {\n trust_domain = \"example.org\"\n}\nserver_extra {\n}",

@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use identity::{EntryId, RegistrationEntry, Selector, SpiffeId, TrustDomain};
+use identity::{EntryId, RegistrationEntry, Selector, Selectors, SpiffeId, TrustDomain};
 use store::{Agent, Change, Changes, Snapshot};
 
 type Entry = Arc<RegistrationEntry>;
+
+/// The kind of the selector that every agent has: its own ID.
+const ID_SELECTOR: &str = "spiffe_id";
 
 /// Entries and agents, by what they are looked up by.
 ///
 /// An agent is authorised for the entries below its own ID and below the IDs of its node aliases: below means that an
 /// entry's parent ID is that ID, or the SPIFFE ID of an entry below it. A node alias is an entry under the server's ID
-/// whose selectors the node all has.
+/// whose selectors the node all has; one of them may be `spiffe_id:<the agent's own ID>`. An agent that is named by its pod
+/// also stands for its Kubernetes node, under whose ID the pods' entries are.
 pub(super) struct Index {
     server: SpiffeId,
     entries: HashMap<EntryId, Entry>,
@@ -88,8 +92,11 @@ impl Index {
             return Arc::default();
         };
         let mut seen = HashSet::new();
+        let aliases = self.aliases_of(agent);
+        let node = node_of(agent);
         let mut parents = vec![&agent.id];
-        parents.extend(self.aliases_of(agent).map(|alias| &alias.spiffe_id));
+        parents.extend(&node);
+        parents.extend(aliases.iter().map(|alias| &alias.spiffe_id));
         let mut found = Vec::new();
         while let Some(parent) = parents.pop() {
             if !seen.insert(parent) {
@@ -115,15 +122,15 @@ impl Index {
         let Some(agent) = self.active(agent) else {
             return vec![None; ids.len()];
         };
+        let aliases = self.aliases_of(agent);
+        let node = node_of(agent);
         let mut above = Above {
             index: self,
-            roots: self
-                .aliases_of(agent)
-                .map(|alias| &alias.spiffe_id)
-                .collect(),
+            roots: aliases.iter().map(|alias| &alias.spiffe_id).collect(),
             known: HashMap::new(),
         };
         above.roots.insert(&agent.id);
+        above.roots.extend(&node);
         ids.iter()
             .map(|id| {
                 let entry = self.entries.get(id)?;
@@ -140,12 +147,19 @@ impl Index {
         (!agent.banned).then_some(agent)
     }
 
-    fn aliases_of<'a>(&'a self, agent: &'a Agent) -> impl Iterator<Item = &'a Entry> {
-        let candidates = agent.selectors.iter();
+    fn aliases_of(&self, agent: &Agent) -> Vec<Entry> {
+        if self.aliases.is_empty() {
+            return Vec::new();
+        }
+        let own = Selector::new(ID_SELECTOR, agent.id.as_str()).ok();
+        let selectors: Selectors = agent.selectors.iter().cloned().chain(own).collect();
+        let candidates = selectors.iter();
         candidates
             .filter_map(|selector| self.aliases.get(selector))
             .flat_map(BTreeMap::values)
-            .filter(|alias| alias.selectors.is_subset_of(&agent.selectors))
+            .filter(|alias| alias.selectors.is_subset_of(&selectors))
+            .cloned()
+            .collect()
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -174,6 +188,21 @@ impl Index {
         let last = entry.selectors.iter().next_back();
         last.filter(|_| entry.parent_id == self.server).cloned()
     }
+}
+
+/// The ID that stands for the Kubernetes node of an agent which is named by its pod. The attestor vouches for both.
+fn node_of(agent: &Agent) -> Option<SpiffeId> {
+    let path = agent.id.path().strip_prefix("/spire/agent/k8s_psat/")?;
+    let (cluster, _) = path.split_once("/pod/")?;
+    if agent.attestation_type != "k8s_psat" {
+        return None;
+    }
+    let selectors = agent.selectors.iter();
+    let node = selectors
+        .filter(|selector| selector.kind() == "k8s_psat")
+        .find_map(|selector| selector.value().strip_prefix("agent_node_uid:"))?;
+    let path = format!("/spire/agent/k8s_psat/{cluster}/{node}");
+    SpiffeId::new(agent.id.trust_domain(), &path).ok()
 }
 
 /// What lies above an entry, as far as it has been found out.

@@ -7,6 +7,7 @@ mod agent;
 mod bundle;
 mod entry;
 mod federation;
+mod k8s_psat;
 mod policy;
 mod start;
 mod svid;

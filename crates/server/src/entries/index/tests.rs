@@ -114,6 +114,34 @@ fn an_agent_has_what_lies_below_it_and_its_aliases() {
 }
 
 #[test]
+fn ctl_23_an_agents_own_id_is_a_selector_for_aliases() {
+    let own = "spiffe_id:spiffe://example.org/agent/1";
+    let index = index(
+        vec![
+            entry("alias", "/spire/server", "/node", &[own]),
+            entry("both", "/spire/server", "/both", &["u:1", own]),
+            entry("web", "/node", "/web", &["k8s:ns:shop"]),
+            entry("db", "/both", "/db", &["k8s:ns:shop"]),
+        ],
+        vec![agent("/agent/1", &[]), agent("/agent/2", &["u:1"])],
+    );
+    assert_eq!(authorized(&index, "/agent/1"), ["web"]);
+    assert_eq!(authorized(&index, "/agent/2"), Vec::<String>::new());
+}
+
+#[test]
+fn ctl_23_only_what_k8s_psat_attested_stands_for_its_node() {
+    let path = "/spire/agent/k8s_psat/prod/pod/p";
+    let mut by_pod = agent(path, &["k8s_psat:agent_node_uid:n"]);
+    by_pod.attestation_type = "k8s_psat".to_owned();
+    let web = || entry("web", "/spire/agent/k8s_psat/prod/n", "/web", &["u:1"]);
+    let index_of = |agent: Agent| index(vec![web()], vec![agent]);
+    assert_eq!(authorized(&index_of(by_pod.clone()), path), ["web"]);
+    by_pod.attestation_type = "x509pop".to_owned();
+    assert_eq!(authorized(&index_of(by_pod), path), Vec::<String>::new());
+}
+
+#[test]
 fn i_1_an_agent_that_is_unknown_or_banned_has_nothing() {
     let mut banned = agent("/agent/1", &[]);
     banned.banned = true;
