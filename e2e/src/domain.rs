@@ -29,6 +29,8 @@ pub struct Settings {
     pub server_extra: String,
     /// More lines for the `agent { }` block.
     pub agent_extra: String,
+    /// More blocks for the server's `plugins { }`.
+    pub server_plugins: String,
 }
 
 impl Default for Settings {
@@ -40,6 +42,7 @@ impl Default for Settings {
             sync_interval: Duration::from_secs(1),
             server_extra: String::new(),
             agent_extra: String::new(),
+            server_plugins: String::new(),
         }
     }
 }
@@ -373,6 +376,7 @@ impl Domain {
             ca_ttl,
             x509_svid_ttl,
             server_extra,
+            server_plugins,
             ..
         } = &self.settings;
         let folder = self.folder.path().display();
@@ -403,6 +407,7 @@ plugins {{
   NodeAttestor "join_token" {{
     plugin_data {{}}
   }}
+  {server_plugins}
 }}
 "#,
             port = self.server_port,

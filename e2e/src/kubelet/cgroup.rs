@@ -76,7 +76,7 @@ impl Drop for Cgroups {
             }
             // The pod's, its class's and kubepods, when this was their last.
             for parent in folder.ancestors().skip(1).take(3) {
-                if parent.ends_with("kubepods") || fs::remove_dir(parent).is_err() {
+                if fs::remove_dir(parent).is_err() || parent.ends_with("kubepods") {
                     break;
                 }
             }

@@ -28,8 +28,8 @@ impl Images {
     /// # Errors
     /// When a program was not built or fetched.
     pub fn usual() -> Result<Self> {
-        let of = |program: PathBuf, name: &str, arguments: &[&str], user| {
-            let place = format!("/usr/local/bin/{name}");
+        let of = |program: PathBuf, place: &str, arguments: &[&str], user| {
+            let place = place.to_owned();
             let words = arguments.iter().map(ToString::to_string);
             Image {
                 entrypoint: std::iter::once(place.clone()).chain(words).collect(),
@@ -38,11 +38,22 @@ impl Images {
             }
         };
         let mut images = Self::default();
-        let envoy = of(binaries::envoy()?, "envoy", &[], 101);
+        let envoy = of(binaries::envoy()?, "/usr/local/bin/envoy", &[], 101);
         images.add("docker.io/envoyproxy/envoy", envoy.clone());
         images.add("docker.io/envoyproxy/envoy-distroless", envoy);
-        images.add("signet", of(binaries::signet()?, "signet", &[], 65532));
-        images.add("app", of(binaries::shim()?, "shim", &["app", "8080"], 1000));
+        images.add(
+            "signet",
+            of(binaries::signet()?, "/usr/bin/signet", &[], 65532),
+        );
+        images.add(
+            "app",
+            of(
+                binaries::shim()?,
+                "/usr/local/bin/shim",
+                &["app", "8080"],
+                1000,
+            ),
+        );
         Ok(images)
     }
 

@@ -94,6 +94,8 @@ fn make_root(spec: &ContainerSpec) -> Result<()> {
         root.join("tmp"),
         std::os::unix::fs::PermissionsExt::from_mode(0o1777),
     )?;
+    // As in every distribution's image.
+    symlink("../run", root.join("var/run"))?;
     machine(root)?;
     for one in &spec.mounts {
         bind_one(root, one).with_context(|| {
@@ -102,6 +104,9 @@ fn make_root(spec: &ContainerSpec) -> Result<()> {
     }
     pivot_root(root, &root.join("old"))?;
     chdir("/")?;
+    // Else the machine's mounts that are shared, a driver's among them, would go everywhere.
+    let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    mount(NOTHING, "/old", NOTHING, slave, NOTHING)?;
     umount2("/old", MntFlags::MNT_DETACH)?;
     fs::remove_dir("/old")?;
     if spec.read_only_root {
@@ -118,6 +123,8 @@ fn machine(root: &Path) -> Result<()> {
         let to = root.join("usr").join(entry.file_name());
         if entry.file_name() == "local" {
             fs::create_dir_all(to.join("bin"))?;
+        } else if entry.file_name() == "bin" {
+            programs(&to)?;
         } else if entry.file_type()?.is_dir() {
             bind(&entry.path(), &to, true)?;
         }
@@ -138,6 +145,19 @@ fn machine(root: &Path) -> Result<()> {
         bind(&from, &root.join("dev").join(name), false)?;
     }
     DirBuilder::new().mode(0o777).create(root.join("dev/shm"))?;
+    Ok(())
+}
+
+/// `/usr/bin` as links, so that an image can have a program of its own there.
+fn programs(to: &Path) -> Result<()> {
+    const MACHINE: &str = "/usr/machine-bin";
+    let beside = to.with_file_name("machine-bin");
+    bind(Path::new("/usr/bin"), &beside, true)?;
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir("/usr/bin")? {
+        let name = entry?.file_name();
+        symlink(Path::new(MACHINE).join(&name), to.join(&name))?;
+    }
     Ok(())
 }
 

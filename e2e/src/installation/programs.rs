@@ -1,0 +1,1 @@
+//! The injector, the controller and the CSI driver of an installation.
