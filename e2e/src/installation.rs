@@ -2,7 +2,6 @@
 //! driver as pods of the node, the injector and the controller as processes that the API server reaches on loopback.
 
 mod objects;
-mod programs;
 
 use std::path::PathBuf;
 
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::kubelet::{Images, Kubelet, Settings as NodeSettings};
-use crate::{Domain, Process, Settings, wait};
+use crate::{Domain, Settings, wait};
 
 /// The name under which the server knows the cluster.
 pub const CLUSTER: &str = "demo";
@@ -26,9 +25,6 @@ pub struct Installation {
     pub domain: Domain,
     /// The node with agent and driver.
     pub node: Kubelet,
-    pub(crate) injector: Option<Process>,
-    pub(crate) controller: Option<Process>,
-    pub(crate) folder: PathBuf,
 }
 
 impl Installation {
@@ -52,13 +48,7 @@ impl Installation {
             ..NodeSettings::default()
         };
         let node = Kubelet::start(cluster, node).await?;
-        let installed = Self {
-            folder: domain.folder().to_owned(),
-            domain,
-            node,
-            injector: None,
-            controller: None,
-        };
+        let installed = Self { domain, node };
         installed.start_agent(cluster).await?;
         Ok(installed)
     }
@@ -87,8 +77,16 @@ impl Installation {
         let (parent, namespace) = (self.agent_id(), format!("k8s:ns:{namespace}"));
         let account = format!("k8s:sa:{account}");
         let args = [
-            "entry", "create", "-parentID", &parent, "-spiffeID", &id, "-selector", &namespace,
-            "-selector", &account,
+            "entry",
+            "create",
+            "-parentID",
+            &parent,
+            "-spiffeID",
+            &id,
+            "-selector",
+            &namespace,
+            "-selector",
+            &account,
         ];
         self.domain.server_cli(&args).await.map(drop)
     }
@@ -111,7 +109,9 @@ impl Installation {
         let logs = self.node.logs().display().to_string();
         let what = format!("the agent to be attested (logs {logs})");
         wait::until(&what, || async {
-            let list = self.domain.server_cli(&["agent", "list", "-output", "json"]);
+            let list = self
+                .domain
+                .server_cli(&["agent", "list", "-output", "json"]);
             let list: Value = serde_json::from_str(&list.await?)?;
             let path = format!("/spire/agent/k8s_psat/{CLUSTER}/{}", self.node.uid());
             let agents = list["agents"].as_array().context("agents")?;

@@ -8,6 +8,7 @@
 //! shim run SPEC                   become the container of this file
 //! shim enter PID SPEC COMMAND…    run a command in a running container
 //! shim app PORT                   the app of the tests
+//! shim get HOST:PORT PATH         a client of it
 //! ```
 
 #![expect(clippy::print_stderr, reason = "a program's last words")]
@@ -44,6 +45,10 @@ fn run() -> Result<()> {
         Some("run") => container::run(&rest),
         Some("enter") => container::enter(&rest),
         Some("app") => app::serve(&rest.first().context("a port")?.to_string_lossy()),
+        Some("get") => match &rest[..] {
+            [host, path] => app::get(&host.to_string_lossy(), &path.to_string_lossy()),
+            _ => bail!("get takes HOST:PORT and a path"),
+        },
         _ => bail!("no part is called {}", part.display()),
     }
 }

@@ -1,4 +1,4 @@
-//! K1 and what it stands on: the real control plane, the test kubelet, and Signet's programs between them.
+//! What the Kubernetes tests stand on: the real control plane and the test kubelet.
 
 use std::path::Path;
 
@@ -169,4 +169,92 @@ async fn ready_pod(cluster: &Cluster, namespace: &str, app: &str) -> Result<Pod>
         Ok(Some(pod))
     })
     .await
+}
+
+/// A Service in front of a Deployment, and a pod that finds it by name, after a sidecar that must have started.
+fn service_and_client(namespace: &str) -> Value {
+    let words = |script: &str| json!(["/bin/sh", "-c", script]);
+    json!([
+        {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": "web"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+        },
+        {
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": "config"},
+            "data": {"key": "value"},
+        },
+        {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": "client", "labels": {"app": "client"}},
+            "spec": {
+                "restartPolicy": "OnFailure",
+                "initContainers": [{
+                    "name": "side", "image": "app", "restartPolicy": "Always",
+                    "args": ["app", "9000"],
+                    "startupProbe": {"httpGet": {"port": 9000, "path": "/"}, "periodSeconds": 1},
+                    "readinessProbe": {"exec": {"command": words("test -e /run/shared/up")}, "periodSeconds": 1},
+                    "volumeMounts": [{"name": "shared", "mountPath": "/run/shared"}],
+                }, {
+                    "name": "first", "image": "app",
+                    "command": words("shim get localhost:9000 / && touch /run/shared/up"),
+                    "volumeMounts": [{"name": "shared", "mountPath": "/run/shared"}],
+                }],
+                "containers": [{
+                    "name": "get", "image": "app",
+                    "command": words("test \"$POD/$(cat /config/name)/$KEY\" = client/value/value \
+                        && test -s /var/run/secrets/kubernetes.io/serviceaccount/token \
+                        && test \"$(id -u)\" = 1234 && ! touch /anything 2>/dev/null \
+                        && shim get web.$NS:80 / && shim get web.$NS.svc.cluster.local:80 /"),
+                    "env": [
+                        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                        {"name": "NS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+                        {"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "config", "key": "key"}}},
+                    ],
+                    "securityContext": {
+                        "runAsUser": 1234, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false,
+                    },
+                    "volumeMounts": [{"name": "config", "mountPath": "/config", "readOnly": true}],
+                }],
+                "volumes": [
+                    {"name": "shared", "emptyDir": {}},
+                    {"name": "config", "configMap": {"name": "config", "items": [{"key": "key", "path": "name"}]}},
+                ],
+            },
+        },
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_test_kubelet_keeps_the_order_of_containers_and_pods_find_services() -> Result<()> {
+    if let Some(why) = kubelet::unable() {
+        eprintln!("not run: {why}");
+        return Ok(());
+    }
+    let cluster = Cluster::start().await?;
+    let namespace = cluster.namespace("order", &[]).await?;
+    let settings = kubelet::Settings {
+        images: kubelet::Images::usual()?,
+        ..kubelet::Settings::default()
+    };
+    let node = Kubelet::start(&cluster, settings).await?;
+    cluster
+        .apply(&deployment(&namespace, "web", &json!({})))
+        .await?;
+    cluster.apply(&service_and_client(&namespace)).await?;
+    let pods: Api<Pod> = Api::namespaced(cluster.client()?, &namespace);
+    let log = node.logs().join(format!("{namespace}_client_get.log"));
+    wait::until("the client to get its answer", || async {
+        let status = pods.get("client").await?.status.unwrap_or_default();
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        ensure!(
+            status.phase.as_deref() == Some("Succeeded"),
+            "{}: {said}",
+            serde_json::to_string(&status)?
+        );
+        Ok(Some(()))
+    })
+    .await?;
+    let said = std::fs::read_to_string(&log)?;
+    ensure!(said.contains("hello nobody\nhello nobody"), "{said}");
+    node.stop().await;
+    Ok(())
 }

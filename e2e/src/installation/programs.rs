@@ -1,1 +1,0 @@
-//! The injector, the controller and the CSI driver of an installation.
