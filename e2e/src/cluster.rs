@@ -5,6 +5,7 @@
 //! One control plane costs about half a gigabyte and three seconds, so the tests of one binary share one
 //! ([`Cluster::shared`]) and each makes namespaces of its own. A test that stops the API server starts its own.
 
+mod egress;
 mod objects;
 mod pki;
 mod programs;
@@ -18,6 +19,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::netns::NetNs;
 use crate::{ports, wait};
 
 pub use pki::Identity;
@@ -26,6 +28,7 @@ pub use tethered::Tethered;
 pub(crate) use tethered::remove_at_end;
 pub use users::Bound;
 
+use egress::Egress;
 use pki::Pki;
 use programs::Programs;
 
@@ -44,6 +47,7 @@ static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 #[derive(Debug)]
 pub struct Cluster {
     pki: Pki,
+    egress: Egress,
     ports: Ports,
     admin: PathBuf,
     programs: Programs,
@@ -100,6 +104,7 @@ impl Cluster {
         let mut cluster = Self {
             admin: folder.path().join("admin.kubeconfig"),
             pki,
+            egress: Egress::start(folder.path())?,
             ports,
             programs,
             processes: Mutex::default(),
@@ -191,6 +196,11 @@ impl Cluster {
         self.pki.issue(user, groups, names)
     }
 
+    /// Leads the API server's calls to pods and services into a node's network.
+    pub(crate) fn lead_into(&self, network: NetNs) {
+        self.egress.lead_into(network);
+    }
+
     fn check_running(&self) -> Result<()> {
         let mut processes = self.lock();
         let Processes { etcd, api, manager } = &mut *processes;
@@ -228,6 +238,10 @@ impl Cluster {
             "--enable-admission-plugins=NodeRestriction".to_owned(),
             format!("--service-cluster-ip-range={SERVICES}"),
             "--allow-privileged=true".to_owned(),
+            format!(
+                "--egress-selector-config-file={}",
+                self.egress.config().display()
+            ),
             format!("--cert-dir={}", file("apiserver")),
         ];
         self.spawn("kube-apiserver", &self.programs.api_server, args)

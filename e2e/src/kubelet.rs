@@ -13,7 +13,6 @@ mod csi;
 mod environment;
 mod forward;
 mod images;
-mod netns;
 mod node;
 mod pod;
 mod probe;
@@ -112,6 +111,7 @@ impl Kubelet {
         let node = Arc::new(Node::new(cluster, settings).await?);
         let port = server::start(Arc::clone(&node), cluster, &mut tasks).await?;
         node.register(port).await?;
+        cluster.lead_into(node.network());
         tasks.spawn(Arc::clone(&node).keep_alive());
         tasks.spawn(scheduler::run(Arc::clone(&node)));
         tasks.spawn(services::run(Arc::clone(&node), cluster.port()));

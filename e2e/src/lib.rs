@@ -15,6 +15,7 @@ pub mod installation;
 pub mod kubelet;
 pub mod load;
 pub mod mesh;
+mod netns;
 pub mod ports;
 pub mod process;
 pub mod stock;

@@ -1,16 +1,33 @@
 //! What the Kubernetes tests stand on: the real control plane and the test kubelet.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a webhook of the tests runs on plain tasks"
+)]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::Cluster;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use e2e::cluster::{Cluster, Identity};
 use e2e::kubelet::{self, Kubelet};
 use e2e::wait;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 /// A Deployment of one container that satisfies PodSecurity's `restricted`.
 fn deployment(namespace: &str, name: &str, annotations: &Value) -> Value {
@@ -257,4 +274,84 @@ async fn the_test_kubelet_keeps_the_order_of_containers_and_pods_find_services()
     ensure!(said.contains("hello nobody\nhello nobody"), "{said}");
     node.stop().await;
     Ok(())
+}
+
+/// Answers every review with a refusal.
+async fn refuse(request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let review: Value = serde_json::from_slice(&body)?;
+    let answer = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "response": {
+            "uid": review["request"]["uid"], "allowed": false,
+            "status": {"message": "the harness says no"},
+        },
+    });
+    Ok(Response::new(Full::from(answer.to_string())))
+}
+
+async fn refusing_webhook(identity: &Identity) -> Result<u16> {
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?
+    .with_no_client_auth()
+    .with_single_cert(
+        vec![CertificateDer::from_pem_slice(
+            identity.certificate.as_bytes(),
+        )?],
+        PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
+    )?;
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(e2e::ports::local(0)).await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    let _ = http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service_fn(refuse))
+                        .await;
+                }
+            });
+        }
+    });
+    Ok(port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_on_loopback_is_asked_by_its_services_name() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    let namespace = cluster.namespace("hooked", &[]).await?;
+    let name = format!("hook.{namespace}.svc");
+    let port = refusing_webhook(&cluster.issue("hook", &[], &[&name])?).await?;
+    cluster.webhook_service(&namespace, "hook", port).await?;
+    cluster
+        .apply(&json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [{
+                "name": "hook.e2e.test", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "clientConfig": {
+                    "service": {"namespace": namespace, "name": "hook", "port": port, "path": "/"},
+                    "caBundle": STANDARD.encode(cluster.ca_pem()),
+                },
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "rules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"],
+                }],
+            }],
+        }))
+        .await?;
+    wait::until("the webhook to be asked", || async {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": "any"},
+        });
+        let refusal = cluster.apply_dry_run(&map).await.err();
+        let refusal = format!("{:#}", refusal.context("the ConfigMap was let in")?);
+        ensure!(refusal.contains("the harness says no"), "{refusal}");
+        Ok(Some(()))
+    })
+    .await
 }

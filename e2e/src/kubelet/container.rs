@@ -15,11 +15,11 @@ use tokio::task::AbortHandle;
 
 use super::cgroup::{self, Cgroups};
 use super::images::Image;
-use super::netns::NetNs;
 use super::node::Node;
 use super::spec::{ContainerSpec, Mount, Propagation};
 use super::{environment, list, probe, text};
 use crate::cluster::Tethered;
+use crate::netns::NetNs;
 
 /// What the pod gives to each of its containers.
 #[derive(Debug)]

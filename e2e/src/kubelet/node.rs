@@ -22,9 +22,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::images::Images;
-use super::netns::NetNs;
 use super::{Settings, text};
 use crate::cluster::{Cluster, Tethered};
+use crate::netns::NetNs;
 use crate::wait;
 
 const HEARTBEAT: Duration = Duration::from_secs(10);

@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::container::{Container, Ended, Surroundings};
-use super::netns::NetNs;
 use super::node::{Node, Running};
-use super::{csi, list, probe, status, text, volumes};
+use super::{csi, list, probe, services, status, text, volumes};
 use crate::cluster::Tethered;
+use crate::netns::NetNs;
 
 const TICK: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(1);
@@ -145,7 +145,7 @@ impl Worker {
         self.pod["status"]["hostIP"] = json!("127.0.0.1");
         let hosts = self.node.path(&format!("hosts/{uid}"));
         let own = format!("127.0.0.1 localhost\n{address} {name}\n");
-        let services = self.node.hosts().borrow().clone();
+        let services = services::names(&self.node.hosts().borrow(), on_host);
         fs::write(&hosts, own + &services)?;
         let around = Surroundings {
             network,

@@ -14,10 +14,10 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::container::Health;
-use super::netns::NetNs;
 use super::{list, text};
 use crate::cluster::Tethered;
 use crate::load;
+use crate::netns::NetNs;
 
 /// Where a container's probes go.
 #[derive(Clone, Debug)]

@@ -44,6 +44,15 @@ async fn one(node: &Node, pod: &Value, volume: &Value, name: &str) -> Result<Pat
     if kind == "hostPath" {
         return host_path(&inside(Path::new(text(source, "/path")?)), source);
     }
+    if kind == "persistentVolumeClaim" {
+        // Nothing binds claims here: a folder of that name outlives the pod, and that is what is asked of it.
+        let namespace = text(pod, "/metadata/namespace")?;
+        let place = format!("var/lib/claims/{namespace}/{}", text(source, "/claimName")?);
+        let place = node.root().join(place);
+        fs::create_dir_all(&place)?;
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o777))?;
+        return Ok(place);
+    }
     let kind_folder = match kind.as_str() {
         "emptyDir" => "empty-dir",
         "configMap" => "configmap",

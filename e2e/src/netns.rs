@@ -18,23 +18,23 @@ const CONNECT_BOUND: Duration = Duration::from_secs(5);
 
 /// A network namespace, held by a process; none is the machine's own.
 #[derive(Clone, Debug)]
-pub(super) struct NetNs(Option<PathBuf>);
+pub(crate) struct NetNs(Option<PathBuf>);
 
 impl NetNs {
-    pub(super) fn of(pid: u32) -> Self {
+    pub(crate) fn of(pid: u32) -> Self {
         Self(Some(PathBuf::from(format!("/proc/{pid}/ns/net"))))
     }
 
-    pub(super) fn machine() -> Self {
+    pub(crate) fn machine() -> Self {
         Self(None)
     }
 
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         self.0.as_deref()
     }
 
     /// A connection from inside.
-    pub(super) async fn connect(&self, address: SocketAddr) -> Result<TcpStream> {
+    pub(crate) async fn connect(&self, address: SocketAddr) -> Result<TcpStream> {
         let stream = self
             .inside(move || {
                 let stream = StdStream::connect_timeout(&address, CONNECT_BOUND)?;
@@ -47,7 +47,7 @@ impl NetNs {
     }
 
     /// A listener inside.
-    pub(super) async fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
+    pub(crate) async fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
         let listener = self
             .inside(move || {
                 let listener = StdListener::bind(address)?;
@@ -60,7 +60,7 @@ impl NetNs {
     }
 
     /// `ip` with these lines of its batch form.
-    pub(super) async fn ip(&self, lines: Vec<String>) -> Result<()> {
+    pub(crate) async fn ip(&self, lines: Vec<String>) -> Result<()> {
         for line in lines {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             let output = self
