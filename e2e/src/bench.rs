@@ -4,6 +4,7 @@ pub mod agent;
 pub mod entries;
 pub mod floor;
 pub mod h2;
+pub mod idle;
 pub mod issue;
 pub mod streams;
 pub mod usage;

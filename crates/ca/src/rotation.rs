@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use journal::JournalError;
 
 use crate::jwt::JwtAuthority;
-use crate::x509::X509Authority;
+use crate::x509::{BACKDATE, X509Authority};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_PREPARE_BEFORE: Duration = DAY.saturating_mul(30);
@@ -126,6 +126,11 @@ impl Record {
     #[must_use]
     pub fn activate_at(&self) -> SystemTime {
         self.before_end((self.lifetime() / 6).min(MAX_ACTIVATE_BEFORE))
+    }
+
+    /// From when on certificates of its own are good: it is backdated as leaves are.
+    fn begins_at(&self) -> SystemTime {
+        self.issued_at.checked_sub(BACKDATE).unwrap_or(UNIX_EPOCH)
     }
 
     fn lifetime(&self) -> Duration {
@@ -260,12 +265,15 @@ struct Slots {
 
 impl Slots {
     fn due(&self, kind: Kind, now: SystemTime) -> Option<Step> {
+        // After the clock was set back, a certificate may begin in the future; a JWT key has no beginning.
+        let begun = |record: &Record| kind == Kind::Jwt || record.begins_at() <= now;
         // An authority prepared before a long outage may be of no more use than the active one.
-        let prepared = self.prepared().filter(|next| now < next.activate_at());
+        let usable = |next: &&Record| now < next.activate_at() && begun(next);
+        let prepared = self.prepared().filter(usable);
         let reached = |at: fn(&Record) -> SystemTime| {
             self.current
                 .as_ref()
-                .is_none_or(|current| now >= at(current))
+                .is_none_or(|current| now >= at(current) || !begun(current))
         };
         match prepared {
             Some(next) => reached(Record::activate_at).then_some(Step::Activate(kind, next.slot)),

@@ -42,6 +42,9 @@ pub enum X509AuthorityError {
     /// Past its end.
     #[error("the authority has expired")]
     Expired,
+    /// Before its beginning.
+    #[error("the authority is not valid yet; is the clock right?")]
+    NotYet,
     /// The public key is the authority's own.
     #[error("the key to certify is the authority's own")]
     OwnKey,
@@ -196,7 +199,7 @@ impl X509Authority {
         self.certificate.not_after()
     }
 
-    /// Signs a leaf, valid from `now` less 10 seconds until `now` and the TTL, or until the authority expires.
+    /// Signs a leaf, valid from `now` less 10 seconds, but not before the authority, until `now` and the TTL, or until the authority expires.
     ///
     /// # Errors
     /// When the leaf would break a rule; then nothing was signed. Or when the key fails.
@@ -212,6 +215,11 @@ impl X509Authority {
             check_dns_name(name)?;
         }
         let (not_before, not_after) = validity(now, spec.ttl, Some(self.not_after()))?;
+        // The authority may be younger than a leaf is backdated, or the clock was set back.
+        let not_before = not_before.max(self.certificate.not_before());
+        if not_before >= not_after {
+            return Err(X509AuthorityError::NotYet);
+        }
         let fields = Fields {
             serial: random_serial()?,
             signer: self.key.key_type(),

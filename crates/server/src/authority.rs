@@ -64,6 +64,17 @@ pub(crate) enum AuthorityError {
     /// The worker thread is gone.
     #[error("the thread that makes keys ended: {0}")]
     Thread(#[from] tokio::task::JoinError),
+    /// The datastore is another trust domain's.
+    #[error(
+        "the datastore belongs to the trust domain {theirs}, not to {ours}; set trust_domain to {theirs} again, or give \
+         this server a data_dir and a datastore of its own"
+    )]
+    OtherTrustDomain {
+        /// Whose authorities are in its journal.
+        theirs: TrustDomain,
+        /// The one configured.
+        ours: TrustDomain,
+    },
     /// There is no active authority after all steps were taken: a fault of ours.
     #[error("no X.509 authority is active")]
     Inactive,
@@ -265,7 +276,9 @@ fn x509_error(error: X509AuthorityError) -> RpcError {
         X509AuthorityError::DnsName(_) | X509AuthorityError::OwnKey => {
             RpcError::InvalidArgument(error.to_string())
         }
-        X509AuthorityError::Expired => RpcError::Unavailable(error.to_string()),
+        X509AuthorityError::Expired | X509AuthorityError::NotYet => {
+            RpcError::Unavailable(error.to_string())
+        }
         _ => RpcError::internal("failed to sign X509-SVID", error),
     }
 }
@@ -280,14 +293,15 @@ fn jwt_error(error: JwtError) -> RpcError {
     }
 }
 
-/// Makes an SVID for a key of our own.
-fn own_svid(
+/// Makes an SVID for a key of our own; the key on a thread of its own, for RSA takes its time.
+async fn own_svid(
     authority: &X509Authority,
     settings: &Settings,
     now: SystemTime,
 ) -> Result<X509Svid, AuthorityError> {
     let id = server_id(&settings.trust_domain);
-    let key = PrivateKey::generate(settings.ca_key_type)?;
+    let key_type = settings.ca_key_type;
+    let key = tokio::task::spawn_blocking(move || PrivateKey::generate(key_type)).await??;
     let public_key = ca::PublicKey::from_spki(key.public_key_spki())?;
     let spec = LeafSpec {
         id: &id,

@@ -260,7 +260,7 @@ fn denial(path: &str) -> String {
     format!("authorization denied for method {path}")
 }
 
-fn deny(path: &str, reason: DenyReason) -> RpcError {
+pub(crate) fn deny(path: &str, reason: DenyReason) -> RpcError {
     RpcError::Denied {
         text: denial(path),
         reason,

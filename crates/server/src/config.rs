@@ -150,6 +150,8 @@ pub struct PruneAgents {
     pub expired_for: Duration,
     /// Also those that cannot attest again by the same means.
     pub non_reattestable: bool,
+    /// At most so many in one transaction.
+    pub batch_size: u32,
 }
 
 /// The datastore.

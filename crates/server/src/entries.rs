@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use identity::{EntryId, RegistrationEntry, SpiffeId, TrustDomain};
+use runtime::{Gauge, Metrics};
 use store::{Agent, ChangesError, Store, StoreError};
 use tokio::sync::{Mutex, watch};
 
@@ -25,6 +26,22 @@ struct Shared {
     turn: Mutex<()>,
     sequence: watch::Sender<u64>,
     told: RwLock<Told>,
+    gauges: Gauges,
+}
+
+/// SPIRE's figures of what is held in memory.
+struct Gauges {
+    entries: Gauge,
+    agents: Gauge,
+}
+
+impl Gauges {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            entries: metrics.gauge("entry_entries_by_entryid_cache_count", &[]),
+            agents: metrics.gauge("node_agents_by_id_cache_count", &[]),
+        }
+    }
 }
 
 /// What agents were told since the last change: most of their questions find nothing new.
@@ -39,18 +56,25 @@ impl Entries {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(crate) async fn load(store: Store, trust_domain: &TrustDomain) -> Result<Self, StoreError> {
+    pub(crate) async fn load(
+        store: Store,
+        trust_domain: &TrustDomain,
+        metrics: &Metrics,
+    ) -> Result<Self, StoreError> {
         let snapshot = store.snapshot().await?;
         let sequence = snapshot.sequence;
         let mut index = Index::new(trust_domain);
         index.load(snapshot);
-        Ok(Self(Arc::new(Shared {
+        let entries = Self(Arc::new(Shared {
+            gauges: Gauges::new(metrics),
             store,
             index: RwLock::new(index),
             turn: Mutex::new(()),
             sequence: watch::Sender::new(sequence),
             told: RwLock::default(),
-        })))
+        }));
+        entries.show();
+        Ok(entries)
     }
 
     /// Follows the store until it is closed.
@@ -153,5 +177,18 @@ impl Entries {
     fn write(&self, change: impl FnOnce(&mut Index)) {
         let mut index = self.0.index.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut index);
+        drop(index);
+        self.show();
+    }
+
+    fn show(&self) {
+        let (entries, agents) = self.read().counts();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        for (gauge, count) in [
+            (&self.0.gauges.entries, entries),
+            (&self.0.gauges.agents, agents),
+        ] {
+            gauge.set(count as f64);
+        }
     }
 }

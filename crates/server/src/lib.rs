@@ -13,8 +13,8 @@ mod policy;
 mod prune;
 mod rpc;
 mod service;
+mod watch;
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,8 +30,9 @@ use runtime::files::{FileError, private_folder};
 use runtime::grpc::MAX_MESSAGE;
 use runtime::log::Log;
 use runtime::{BoxError, Clock, Metrics, Readiness, Shutdown, Tasks};
-use store::Store;
+use store::{Observer, Store, Writing};
 use thiserror::Error;
+use tonic::Code;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -42,6 +43,7 @@ use crate::config::DataStore;
 use crate::endpoints::limits::Limiter;
 use crate::endpoints::{Endpoints, Shared};
 use crate::entries::Entries;
+use crate::rpc::RpcError;
 use crate::service::agent::{self, AgentService};
 use crate::service::bundle::BundleService;
 use crate::service::debug::DebugService;
@@ -83,6 +85,7 @@ pub enum BuildError {
 pub struct Server {
     config: Config,
     store: Store,
+    writing: Writing,
     entries: Entries,
     authorities: Authorities,
     attestors: Arc<Attestors>,
@@ -104,38 +107,35 @@ impl Server {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        let store = open(&config).await?;
-        let prepared = Self::prepare(config, store.clone(), clock, log).await;
-        if prepared.is_err() {
-            store.close().await;
-        }
-        prepared
-    }
-
-    async fn prepare(
-        config: Config,
-        store: Store,
-        clock: Clock,
-        log: Log,
-    ) -> Result<Self, BuildError> {
         let started = clock.now();
         let metrics = metrics(&config);
-        let (authorities, rotator) =
-            Authorities::start(&config, store.clone(), clock.clone(), metrics.clone())
-                .await
-                .map_err(|error| BuildError::Authorities(error.into()))?;
-        let entries = Entries::load(store.clone(), &config.trust_domain).await?;
-        let attestors = Attestors::build(
-            &config.node_attestors,
-            &config.trust_domain,
-            store.clone(),
-            authorities.bundle(),
-        )
-        .await?;
-        let endpoints = Endpoints::bind(&config, authorities.server_svid()).await?;
+        let (store, mut writing) = open(&config).await?;
+        let store = store.observed(observer(&metrics));
+        // Preparing writes; from `run` on a task does the writing.
+        let prepared = tokio::select! {
+            prepared = Prepared::new(&config, store.clone(), &clock, &metrics) => prepared,
+            () = &mut writing => Err(BuildError::Entries(store::StoreError::Closed)),
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // With the last handle the writing ends, and the file is free.
+                drop(store);
+                writing.await;
+                return Err(error);
+            }
+        };
+        let Prepared {
+            entries,
+            authorities,
+            attestors,
+            rotator,
+            endpoints,
+        } = prepared;
         Ok(Self {
             config,
             store,
+            writing,
             entries,
             authorities,
             attestors: Arc::new(attestors),
@@ -155,13 +155,14 @@ impl Server {
     }
 
     /// Starts serving; goes on until `tasks` are asked to end.
-    pub fn run(self, tasks: &Tasks) -> Running {
-        let running = Running {
-            store: self.store.clone(),
-        };
+    pub fn run(self, tasks: &Tasks) {
         let readiness = Readiness::new();
         let authorities = self.authorities.clone();
         readiness.check("server.ca", move || authorities.health());
+        let store = self.store.clone();
+        readiness.check("catalog.datastore", move || {
+            store.health().map_err(|error| error.to_string())
+        });
         let shared = Arc::new(Shared {
             callers: Callers {
                 trust_domain: self.config.trust_domain.clone(),
@@ -175,7 +176,7 @@ impl Server {
             metrics: self.metrics.clone(),
             audit: self.config.audit_log,
         });
-        let remote = self.remote();
+        let remote = self.remote(&tasks.shutdown());
         let local = self.local(remote.clone(), readiness.clone());
         let addresses = self.endpoints.addresses();
         tracing::info!(
@@ -184,24 +185,42 @@ impl Server {
             socket = %addresses.socket.display(),
             "Starting Server APIs"
         );
+        let writing = self.writing;
+        tasks.spawn("datastore", async {
+            // To the last handle: whatever still writes while the server ends is waited for.
+            writing.await;
+            Ok(())
+        });
+        tasks.spawn(
+            "datastore health",
+            watch::datastore(self.store.clone(), tasks.shutdown()),
+        );
+        let uptime = watch::uptime(self.metrics.clone(), tasks.shutdown());
+        tasks.spawn("uptime", uptime);
         tasks.spawn("rotation", self.rotator.run(tasks.shutdown()));
         tasks.spawn("entries", follow(self.entries, tasks.shutdown()));
         let agents = self.config.prune_agents;
-        let pruning = prune::run(self.store, agents, self.clock, tasks.shutdown());
+        let pruning = prune::Pruning {
+            store: self.store,
+            agents,
+            clock: self.clock,
+            metrics: self.metrics.clone(),
+        };
+        let pruning = pruning.run(tasks.shutdown());
         tasks.spawn("pruning", pruning);
         self.endpoints
             .serve(&shared, remote, local, &readiness, &self.metrics, tasks);
-        running
     }
 
     /// The services of the TCP endpoint.
-    fn remote(&self) -> Routes {
+    fn remote(&self, shutdown: &Shutdown) -> Routes {
         let trust_domain = &self.config.trust_domain;
         let entries = EntryService::new(
             self.store.clone(),
             self.entries.clone(),
             trust_domain.clone(),
             self.clock.clone(),
+            shutdown.clone(),
         );
         let agents = AgentService::new(agent::Parts {
             store: self.store.clone(),
@@ -211,6 +230,7 @@ impl Server {
             trust_domain: trust_domain.clone(),
             agent_ttl: self.config.ca.agent_ttl,
             clock: self.clock.clone(),
+            shutdown: shutdown.clone(),
         });
         let bundle = BundleService {
             authorities: self.authorities.clone(),
@@ -253,21 +273,42 @@ impl Server {
     }
 }
 
-/// What is left of a server once its tasks run.
-pub struct Running {
-    store: Store,
+/// What a server is made of besides its configuration.
+struct Prepared {
+    entries: Entries,
+    authorities: Authorities,
+    attestors: Attestors,
+    rotator: Rotator,
+    endpoints: Endpoints,
 }
 
-impl Running {
-    /// Lets go of the datastore's file, so that another server in this process may open it; for after the tasks' end.
-    pub async fn close(self) {
-        self.store.close().await;
-    }
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").finish_non_exhaustive()
+impl Prepared {
+    async fn new(
+        config: &Config,
+        store: Store,
+        clock: &Clock,
+        metrics: &Metrics,
+    ) -> Result<Self, BuildError> {
+        let (authorities, rotator) =
+            Authorities::start(config, store.clone(), clock.clone(), metrics.clone())
+                .await
+                .map_err(|error| BuildError::Authorities(error.into()))?;
+        let entries = Entries::load(store.clone(), &config.trust_domain, metrics).await?;
+        let attestors = Attestors::build(
+            &config.node_attestors,
+            &config.trust_domain,
+            store,
+            authorities.bundle(),
+        )
+        .await?;
+        let endpoints = Endpoints::bind(config, authorities.server_svid()).await?;
+        Ok(Self {
+            entries,
+            authorities,
+            attestors,
+            rotator,
+            endpoints,
+        })
     }
 }
 
@@ -293,7 +334,18 @@ fn metrics(config: &Config) -> Metrics {
     metrics
 }
 
-async fn open(config: &Config) -> Result<Store, BuildError> {
+/// SPIRE's `datastore_*`: a counter and the time of each call.
+fn observer(metrics: &Metrics) -> Observer {
+    let metrics = metrics.clone();
+    Observer::new(move |name| {
+        let call = metrics.call(&format!("datastore_{name}"), &[]);
+        Box::new(move |failure| {
+            call.finish(failure.map_or(Code::Ok, |error| RpcError::from(error.clone()).code()));
+        })
+    })
+}
+
+async fn open(config: &Config) -> Result<(Store, Writing), BuildError> {
     private_folder(&config.data_dir)?;
     let DataStore::Sqlite { path } = &config.data_store;
     if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {

@@ -5,6 +5,7 @@ pub(crate) mod bundle;
 pub(crate) mod debug;
 pub(crate) mod entry;
 pub(crate) mod health;
+mod incoming;
 mod list;
 pub(crate) mod logger;
 pub(crate) mod svid;

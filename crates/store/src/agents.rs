@@ -59,6 +59,16 @@ pub enum AttestError {
     /// The agent is banned.
     #[error("the agent {0} is banned")]
     Banned(SpiffeId),
+    /// Another node attestor admitted the agent of this ID.
+    #[error(
+        "the agent {id} is known by the node attestor {known}; evict it before it attests by another"
+    )]
+    OtherAttestor {
+        /// The agent.
+        id: SpiffeId,
+        /// The node attestor that admitted it.
+        known: String,
+    },
     /// The write failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -81,10 +91,12 @@ impl Store {
     /// renewal that was under way is forgotten.
     ///
     /// # Errors
-    /// When the agent is banned, or the write failed.
+    /// When the agent is banned, another node attestor admitted it, or the write failed.
     pub async fn attest_agent(&self, agent: Agent) -> Result<(), AttestError> {
-        self.write(move |transaction| Box::pin(write::attest(transaction, agent)))
-            .await?
+        self.write("node_create", move |transaction| {
+            Box::pin(write::attest(transaction, agent))
+        })
+        .await?
     }
 
     /// Records a renewal: `svid` is good beside the one in use until the agent uses it ([`Store::activate_agent_svid`]).
@@ -167,8 +179,10 @@ impl Store {
         F: FnOnce(&mut Agent) -> Edit + Send + 'static,
     {
         let id = id.clone();
-        self.write(move |transaction| Box::pin(write::edit(transaction, id, edit)))
-            .await?
+        self.write("node_update", move |transaction| {
+            Box::pin(write::edit(transaction, id, edit))
+        })
+        .await?
     }
 
     /// Evicts an agent, together with the alias entry that its join token made, if any.
@@ -177,12 +191,14 @@ impl Store {
     /// When there is no such agent, or the write failed.
     pub async fn delete_agent(&self, id: &SpiffeId) -> Result<(), AgentError> {
         let id = id.clone();
-        self.write(move |transaction| Box::pin(write::delete(transaction, id)))
-            .await?
+        self.write("node_delete", move |transaction| {
+            Box::pin(write::delete(transaction, id))
+        })
+        .await?
     }
 
-    /// Deletes agents whose SVIDs expired before `expired_before`, but for banned ones; without `non_reattestable`, only those
-    /// that may attest again. Tells their IDs.
+    /// Deletes at most `limit` agents whose SVIDs expired before `expired_before`, but for banned ones; without
+    /// `non_reattestable`, only those that may attest again. Tells their IDs.
     ///
     /// # Errors
     /// When the write failed.
@@ -190,9 +206,15 @@ impl Store {
         &self,
         expired_before: SystemTime,
         non_reattestable: bool,
+        limit: u32,
     ) -> Result<Vec<SpiffeId>, StoreError> {
-        self.write(move |transaction| {
-            Box::pin(write::prune(transaction, expired_before, non_reattestable))
+        self.write("node_prune", move |transaction| {
+            Box::pin(write::prune(
+                transaction,
+                expired_before,
+                non_reattestable,
+                limit,
+            ))
         })
         .await
     }
@@ -202,8 +224,11 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn agent(&self, id: &SpiffeId) -> Result<Option<Agent>, StoreError> {
-        let found = by_id(&mut *self.reader().await?, id.as_str()).await?;
-        Ok(found.map(|row| row.agent))
+        self.observe("node_fetch", async {
+            let found = by_id(&mut *self.reader().await?, id.as_str()).await?;
+            Ok(found.map(|row| row.agent))
+        })
+        .await
     }
 
     /// One page of the agents the filter means.
@@ -215,14 +240,17 @@ impl Store {
         filter: &AgentFilter,
         page: Page,
     ) -> Result<Listing<Agent>, StoreError> {
-        let mut query = QueryBuilder::new(row::SELECT);
-        push_filter(&mut query, filter);
-        page.push_to(&mut query);
-        let rows = query.build().fetch_all(&mut *self.reader().await?).await?;
-        let rows: Vec<AgentRow> = rows.iter().map(row::read).collect::<Result<_, _>>()?;
-        let next = page.next(rows.last().map(|row| row.id));
-        let items = rows.into_iter().map(|row| row.agent).collect();
-        Ok(Listing { items, next })
+        self.observe("node_list", async {
+            let mut query = QueryBuilder::new(row::SELECT);
+            push_filter(&mut query, filter);
+            page.push_to(&mut query);
+            let rows = query.build().fetch_all(&mut *self.reader().await?).await?;
+            let rows: Vec<AgentRow> = rows.iter().map(row::read).collect::<Result<_, _>>()?;
+            let next = page.next(rows.last().map(|row| row.id));
+            let items = rows.into_iter().map(|row| row.agent).collect();
+            Ok(Listing { items, next })
+        })
+        .await
     }
 
     /// How many agents the filter means.
@@ -230,10 +258,13 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn count_agents(&self, filter: &AgentFilter) -> Result<u64, StoreError> {
-        let mut query = QueryBuilder::new("SELECT COUNT(*) FROM agents WHERE TRUE");
-        push_filter(&mut query, filter);
-        let row = query.build().fetch_one(&mut *self.reader().await?).await?;
-        Ok(row.try_get::<i64, _>(0)?.cast_unsigned())
+        self.observe("node_count", async {
+            let mut query = QueryBuilder::new("SELECT COUNT(*) FROM agents WHERE TRUE");
+            push_filter(&mut query, filter);
+            let row = query.build().fetch_one(&mut *self.reader().await?).await?;
+            Ok(row.try_get::<i64, _>(0)?.cast_unsigned())
+        })
+        .await
     }
 }
 

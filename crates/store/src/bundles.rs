@@ -48,9 +48,12 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>, StoreError> {
-        let mut reader = self.reader().await?;
-        let found = row::by_name(&mut reader, trust_domain).await?;
-        Ok(found.map(|row| row.bundle))
+        self.observe("bundle_fetch", async {
+            let mut reader = self.reader().await?;
+            let found = row::by_name(&mut reader, trust_domain).await?;
+            Ok(found.map(|row| row.bundle))
+        })
+        .await
     }
 
     /// One page of all bundles, the own one included, in the order of creation.
@@ -58,10 +61,13 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn list_bundles(&self, page: Page) -> Result<Listing<Bundle>, StoreError> {
-        let rows = row::page(&mut *self.reader().await?, page).await?;
-        let next = page.next(rows.last().map(|row| row.id));
-        let items = rows.into_iter().map(|row| row.bundle).collect();
-        Ok(Listing { items, next })
+        self.observe("bundle_list", async {
+            let rows = row::page(&mut *self.reader().await?, page).await?;
+            let next = page.next(rows.last().map(|row| row.id));
+            let items = rows.into_iter().map(|row| row.bundle).collect();
+            Ok(Listing { items, next })
+        })
+        .await
     }
 
     /// How many bundles there are, the own one included.
@@ -69,10 +75,13 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn count_bundles(&self) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM bundles")
-            .fetch_one(&mut *self.reader().await?)
-            .await?;
-        Ok(count.cast_unsigned())
+        self.observe("bundle_count", async {
+            let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM bundles")
+                .fetch_one(&mut *self.reader().await?)
+                .await?;
+            Ok(count.cast_unsigned())
+        })
+        .await
     }
 
     /// Adds a bundle with the sequence number it has.
@@ -80,8 +89,10 @@ impl Store {
     /// # Errors
     /// When the trust domain has one already, or the write failed.
     pub async fn create_bundle(&self, bundle: Bundle) -> Result<(), BundleWriteError> {
-        self.write(move |transaction| Box::pin(write::create(transaction, bundle)))
-            .await?
+        self.write("bundle_create", move |transaction| {
+            Box::pin(write::create(transaction, bundle))
+        })
+        .await?
     }
 
     /// Puts a bundle in, with the sequence number it has, in place of any former one.
@@ -89,8 +100,10 @@ impl Store {
     /// # Errors
     /// When the write failed.
     pub async fn set_bundle(&self, bundle: Bundle) -> Result<(), StoreError> {
-        self.write(move |transaction| Box::pin(write::set(transaction, bundle)))
-            .await
+        self.write("bundle_set", move |transaction| {
+            Box::pin(write::set(transaction, bundle))
+        })
+        .await
     }
 
     /// Edits a trust domain's bundle, which is empty if there is none yet, and tells what came of it. If the edit changed
@@ -107,8 +120,10 @@ impl Store {
         F: FnOnce(&mut Bundle) -> Result<(), String> + Send + 'static,
     {
         let name = trust_domain.clone();
-        self.write(move |transaction| Box::pin(write::edit(transaction, name, edit)))
-            .await?
+        self.write("bundle_append", move |transaction| {
+            Box::pin(write::edit(transaction, name, edit))
+        })
+        .await?
     }
 
     /// Edits a bundle that is there, its sequence number included, and tells what came of it.
@@ -124,8 +139,10 @@ impl Store {
         F: FnOnce(&mut Bundle) + Send + 'static,
     {
         let name = trust_domain.clone();
-        self.write(move |transaction| Box::pin(write::update(transaction, name, edit)))
-            .await?
+        self.write("bundle_update", move |transaction| {
+            Box::pin(write::update(transaction, name, edit))
+        })
+        .await?
     }
 
     /// Deletes a trust domain's bundle.
@@ -138,7 +155,9 @@ impl Store {
         mode: DeleteBundleMode,
     ) -> Result<(), BundleWriteError> {
         let name = trust_domain.clone();
-        self.write(move |transaction| Box::pin(write::delete(transaction, name, mode)))
-            .await?
+        self.write("bundle_delete", move |transaction| {
+            Box::pin(write::delete(transaction, name, mode))
+        })
+        .await?
     }
 }

@@ -116,7 +116,10 @@ impl Store {
         const PRUNE: &str = "DELETE FROM changes WHERE sequence <= $1";
         let keep = keep.max(1);
         let through = self.log.last.borrow().saturating_sub(keep).cast_signed();
-        self.execute(PRUNE, |query| query.bind(through)).await
+        self.execute("registration_entry_event_prune", PRUNE, |query| {
+            query.bind(through)
+        })
+        .await
     }
 }
 

@@ -85,8 +85,10 @@ impl Store {
         &self,
         entries: Vec<RegistrationEntry>,
     ) -> Result<Vec<Created>, StoreError> {
-        self.write(move |transaction| Box::pin(write::create(transaction, entries)))
-            .await
+        self.write("registration_entry_create", move |transaction| {
+            Box::pin(write::create(transaction, entries))
+        })
+        .await
     }
 
     /// Edits entries, all in one transaction; one result for each, in order. Each edit counts up the entry's revision.
@@ -97,8 +99,10 @@ impl Store {
         &self,
         edits: Vec<(EntryId, EditEntry)>,
     ) -> Result<Vec<Updated>, StoreError> {
-        self.write(move |transaction| Box::pin(write::update(transaction, edits)))
-            .await
+        self.write("registration_entry_update", move |transaction| {
+            Box::pin(write::update(transaction, edits))
+        })
+        .await
     }
 
     /// Deletes entries, all in one transaction; for each, in order, whether it was there.
@@ -106,8 +110,10 @@ impl Store {
     /// # Errors
     /// When the write failed as a whole.
     pub async fn delete_entries(&self, ids: Vec<EntryId>) -> Result<Vec<bool>, StoreError> {
-        self.write(move |transaction| Box::pin(write::delete(transaction, ids)))
-            .await
+        self.write("registration_entry_delete", move |transaction| {
+            Box::pin(write::delete(transaction, ids))
+        })
+        .await
     }
 
     /// Deletes the entries whose `expires_at` is before `now`, and tells their IDs.
@@ -115,8 +121,10 @@ impl Store {
     /// # Errors
     /// When the write failed.
     pub async fn prune_entries(&self, now: SystemTime) -> Result<Vec<EntryId>, StoreError> {
-        self.write(move |transaction| Box::pin(write::prune(transaction, now)))
-            .await
+        self.write("registration_entry_prune", move |transaction| {
+            Box::pin(write::prune(transaction, now))
+        })
+        .await
     }
 
     /// The entry of this ID.
@@ -124,8 +132,11 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn entry(&self, id: &EntryId) -> Result<Option<RegistrationEntry>, StoreError> {
-        let found = by_id(&mut *self.reader().await?, id.as_str()).await?;
-        Ok(found.map(|row| row.entry))
+        self.observe("registration_entry_fetch", async {
+            let found = by_id(&mut *self.reader().await?, id.as_str()).await?;
+            Ok(found.map(|row| row.entry))
+        })
+        .await
     }
 
     /// One page of the entries the filter means.
@@ -137,14 +148,17 @@ impl Store {
         filter: &EntryFilter,
         page: Page,
     ) -> Result<Listing<RegistrationEntry>, StoreError> {
-        let mut query = QueryBuilder::new(row::SELECT);
-        push_filter(&mut query, filter);
-        page.push_to(&mut query);
-        let rows = query.build().fetch_all(&mut *self.reader().await?).await?;
-        let rows: Vec<EntryRow> = rows.iter().map(row::read).collect::<Result<_, _>>()?;
-        let next = page.next(rows.last().map(|row| row.id));
-        let items = rows.into_iter().map(|row| row.entry).collect();
-        Ok(Listing { items, next })
+        self.observe("registration_entry_list", async {
+            let mut query = QueryBuilder::new(row::SELECT);
+            push_filter(&mut query, filter);
+            page.push_to(&mut query);
+            let rows = query.build().fetch_all(&mut *self.reader().await?).await?;
+            let rows: Vec<EntryRow> = rows.iter().map(row::read).collect::<Result<_, _>>()?;
+            let next = page.next(rows.last().map(|row| row.id));
+            let items = rows.into_iter().map(|row| row.entry).collect();
+            Ok(Listing { items, next })
+        })
+        .await
     }
 
     /// How many entries the filter means.
@@ -152,10 +166,13 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn count_entries(&self, filter: &EntryFilter) -> Result<u64, StoreError> {
-        let mut query = QueryBuilder::new("SELECT COUNT(*) FROM entries WHERE TRUE");
-        push_filter(&mut query, filter);
-        let row = query.build().fetch_one(&mut *self.reader().await?).await?;
-        Ok(row.try_get::<i64, _>(0)?.cast_unsigned())
+        self.observe("registration_entry_count", async {
+            let mut query = QueryBuilder::new("SELECT COUNT(*) FROM entries WHERE TRUE");
+            push_filter(&mut query, filter);
+            let row = query.build().fetch_one(&mut *self.reader().await?).await?;
+            Ok(row.try_get::<i64, _>(0)?.cast_unsigned())
+        })
+        .await
     }
 }
 

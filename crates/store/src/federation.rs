@@ -39,7 +39,10 @@ impl Store {
         &self,
         trust_domain: &TrustDomain,
     ) -> Result<Option<FederationRelationship>, StoreError> {
-        by_name(&mut *self.reader().await?, trust_domain).await
+        self.observe("federation_relationship_fetch", async {
+            by_name(&mut *self.reader().await?, trust_domain).await
+        })
+        .await
     }
 
     /// One page of all relationships, in the order of creation.
@@ -50,14 +53,17 @@ impl Store {
         &self,
         page: Page,
     ) -> Result<Listing<FederationRelationship>, StoreError> {
-        let mut query = QueryBuilder::new(SELECT);
-        page.push_to(&mut query);
-        let rows = query.build().fetch_all(&mut *self.reader().await?).await?;
-        let last = rows.last().map(|row| row.try_get(0)).transpose()?;
-        Ok(Listing {
-            items: rows.iter().map(read).collect::<Result<_, _>>()?,
-            next: page.next(last),
+        self.observe("federation_relationship_list", async {
+            let mut query = QueryBuilder::new(SELECT);
+            page.push_to(&mut query);
+            let rows = query.build().fetch_all(&mut *self.reader().await?).await?;
+            let last = rows.last().map(|row| row.try_get(0)).transpose()?;
+            Ok(Listing {
+                items: rows.iter().map(read).collect::<Result<_, _>>()?,
+                next: page.next(last),
+            })
         })
+        .await
     }
 
     /// Adds a relationship; a bundle that comes with it takes the place of the one there may be.
@@ -69,8 +75,10 @@ impl Store {
         relationship: FederationRelationship,
         bundle: Option<Bundle>,
     ) -> Result<(), FederationError> {
-        self.write(move |transaction| Box::pin(create(transaction, relationship, bundle)))
-            .await?
+        self.write("federation_relationship_create", move |transaction| {
+            Box::pin(create(transaction, relationship, bundle))
+        })
+        .await?
     }
 
     /// Changes what is given of a relationship, and tells what came of it.
@@ -85,7 +93,7 @@ impl Store {
         bundle: Option<Bundle>,
     ) -> Result<FederationRelationship, FederationError> {
         let name = trust_domain.clone();
-        self.write(move |transaction| {
+        self.write("federation_relationship_update", move |transaction| {
             Box::pin(update(transaction, name, endpoint_url, profile, bundle))
         })
         .await?
@@ -101,7 +109,12 @@ impl Store {
     ) -> Result<(), FederationError> {
         const DELETE: &str = "DELETE FROM federation_relationships WHERE trust_domain = $1";
         let name = trust_domain.to_string();
-        match self.execute(DELETE, |query| query.bind(name)).await? {
+        match self
+            .execute("federation_relationship_delete", DELETE, |query| {
+                query.bind(name)
+            })
+            .await?
+        {
             0 => Err(FederationError::NotFound),
             _ => Ok(()),
         }

@@ -20,16 +20,20 @@ impl Store {
     /// # Errors
     /// When the read failed.
     pub async fn ca_journals(&self) -> Result<Vec<CaJournal>, StoreError> {
-        const ALL: &str = "SELECT id, active_x509_authority_id, data FROM ca_journals ORDER BY id";
-        let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(ALL)
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
-        let journal = |(id, active_x509_authority_id, data)| CaJournal {
-            id,
-            active_x509_authority_id,
-            data,
-        };
-        Ok(rows.into_iter().map(journal).collect())
+        self.observe("ca_journal_fetch", async {
+            const ALL: &str =
+                "SELECT id, active_x509_authority_id, data FROM ca_journals ORDER BY id";
+            let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(ALL)
+                .fetch_all(&mut *self.reader().await?)
+                .await?;
+            let journal = |(id, active_x509_authority_id, data)| CaJournal {
+                id,
+                active_x509_authority_id,
+                data,
+            };
+            Ok(rows.into_iter().map(journal).collect())
+        })
+        .await
     }
 
     /// Writes a journal: the row `id`, or a new one; tells the row. A row that is gone is made again.
@@ -46,7 +50,7 @@ impl Store {
              VALUES (COALESCE($1, (SELECT COALESCE(MAX(id), 0) + 1 FROM ca_journals)), $2, $3) \
              ON CONFLICT (id) DO UPDATE SET active_x509_authority_id = $2, data = $3 RETURNING id";
         let authority = active_x509_authority_id.to_owned();
-        self.write(move |transaction| {
+        self.write("ca_journal_set", move |transaction| {
             Box::pin(async move {
                 let saved = sqlx::query_scalar(SAVE).bind(id).bind(authority).bind(data);
                 Ok(saved.fetch_one(&mut transaction.connection).await?)
@@ -61,7 +65,8 @@ impl Store {
     /// When the write failed.
     pub async fn delete_ca_journal(&self, id: i64) -> Result<(), StoreError> {
         const DELETE: &str = "DELETE FROM ca_journals WHERE id = $1";
-        self.execute(DELETE, |query| query.bind(id)).await?;
+        self.execute("ca_journal_prune", DELETE, |query| query.bind(id))
+            .await?;
         Ok(())
     }
 }

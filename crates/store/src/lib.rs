@@ -15,6 +15,7 @@ mod error;
 mod federation;
 mod filter;
 mod journal;
+mod observe;
 mod sets;
 mod sqlite;
 mod time;
@@ -29,7 +30,9 @@ pub use error::{OpenError, StoreError};
 pub use federation::FederationError;
 pub use filter::{AgentFilter, EntryFilter, Listing, Match, Page};
 pub use journal::CaJournal;
+pub use observe::{Ended, Observer};
 pub use tokens::{JoinToken, TokenError};
+pub use writer::Writing;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +42,7 @@ use sqlite::{Reader, Readers};
 use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
+use tokio::sync::watch;
 use writer::{Transaction, Work, Writer};
 
 type Statement = Query<'static, Sqlite, SqliteArguments>;
@@ -49,6 +53,8 @@ pub struct Store {
     writer: Writer,
     readers: Arc<Readers>,
     log: Arc<Log>,
+    health: watch::Receiver<Result<(), StoreError>>,
+    observer: Option<Observer>,
 }
 
 impl Store {
@@ -56,10 +62,12 @@ impl Store {
     /// exists already. One server at a time: a lock file beside it keeps a second one
     /// out, which waits two seconds for one that is ending.
     ///
+    /// Writes are done by the future that comes with it, which has to be polled for as long as anybody writes.
+    ///
     /// # Errors
     /// When the file cannot be made, read or written, is no database, is in use by another process, or holds a schema newer
     /// than this program's.
-    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+    pub async fn open(path: &Path) -> Result<(Self, Writing), OpenError> {
         let lock = sqlite::lock(path).await?;
         let mut connection = sqlite::open_writer(path).await?;
         let sequence = changes::last_sequence(&mut connection)
@@ -67,11 +75,16 @@ impl Store {
             .map_err(|error| OpenError::new(path, &error))?;
         let readers = Arc::new(Readers::open(path).await?);
         let log = Arc::new(Log::new(sequence));
-        Ok(Self {
-            writer: Writer::start(connection, sequence, Arc::clone(&log), lock),
+        let (told, health) = watch::channel(Ok(()));
+        let (writer, writing) = Writer::new(connection, sequence, Arc::clone(&log), told, lock);
+        let store = Self {
+            writer,
             readers,
             log,
-        })
+            health,
+            observer: None,
+        };
+        Ok((store, writing))
     }
 
     /// Ends all work on the database and lets go of its file. Whoever still has a handle is told [`StoreError::Closed`].
@@ -80,21 +93,48 @@ impl Store {
         self.writer.close().await;
     }
 
-    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    /// Whether the last write went well, [`Store::check`] among them.
+    ///
+    /// # Errors
+    /// What the last write failed with; or [`StoreError::Closed`] once nobody writes any more.
+    pub fn health(&self) -> Result<(), StoreError> {
+        if self.health.has_changed().is_err() {
+            return Err(StoreError::Closed);
+        }
+        self.health.borrow().clone()
+    }
+
+    /// Writes a little, to find out whether that works.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        const PROBE: &str = "INSERT INTO probe (id, count) VALUES (1, 1) \
+             ON CONFLICT (id) DO UPDATE SET count = count + 1";
+        self.execute("check", PROBE, |query| query).await?;
+        Ok(())
+    }
+
+    async fn write<T, F>(&self, name: &'static str, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'t> FnOnce(&'t mut Transaction) -> Work<'t, T> + Send + 'static,
     {
-        self.writer.write(work).await
+        self.observe(name, self.writer.write(work)).await
     }
 
     /// Does one statement; tells how many rows it touched.
-    async fn execute<F>(&self, statement: &'static str, bind: F) -> Result<u64, StoreError>
+    async fn execute<F>(
+        &self,
+        name: &'static str,
+        statement: &'static str,
+        bind: F,
+    ) -> Result<u64, StoreError>
     where
         F: FnOnce(Statement) -> Statement,
     {
         let query = bind(sqlx::query(statement));
-        self.write(move |transaction| {
+        self.write(name, move |transaction| {
             Box::pin(async move {
                 let done = query.execute(&mut transaction.connection).await?;
                 Ok(done.rows_affected())

@@ -55,7 +55,9 @@ impl Store {
             "INSERT INTO join_tokens (hash, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         let (hash, expires_at) = (hash(&token.value), seconds(token.expires_at));
         let inserted = self
-            .execute(INSERT, |query| query.bind(hash).bind(expires_at))
+            .execute("join_token_create", INSERT, |query| {
+                query.bind(hash).bind(expires_at)
+            })
             .await?;
         if inserted == 0 {
             return Err(TokenError::Exists);
@@ -71,7 +73,7 @@ impl Store {
         const TAKE: &str = "DELETE FROM join_tokens WHERE hash = $1 RETURNING expires_at";
         let hash = hash(value);
         let expires_at: Option<i64> = self
-            .write(move |transaction| {
+            .write("join_token_delete", move |transaction| {
                 Box::pin(async move {
                     let taken = sqlx::query_scalar(TAKE).bind(hash);
                     Ok(taken.fetch_optional(&mut transaction.connection).await?)
@@ -92,7 +94,8 @@ impl Store {
     pub async fn prune_join_tokens(&self, now: SystemTime) -> Result<u64, StoreError> {
         const PRUNE: &str = "DELETE FROM join_tokens WHERE expires_at < $1";
         let now = seconds(now);
-        self.execute(PRUNE, |query| query.bind(now)).await
+        self.execute("join_token_prune", PRUNE, |query| query.bind(now))
+            .await
     }
 }
 

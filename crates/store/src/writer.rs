@@ -1,14 +1,16 @@
-//! The one writer: a task that owns the writing connection. It takes all the jobs that wait, does them in one transaction, and
+//! The one writer: a future that owns the writing connection. It takes all the jobs that wait, does them in one transaction, and
 //! answers once that is on the disk; so many callers share one flush.
 
+use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::StoreError;
 use crate::changes::{self, Change, Log};
@@ -32,26 +34,23 @@ enum Message {
 }
 
 impl Writer {
-    pub(crate) fn start(
+    pub(crate) fn new(
         connection: SqliteConnection,
         sequence: u64,
         log: Arc<Log>,
+        health: watch::Sender<Result<(), StoreError>>,
         lock: File,
-    ) -> Self {
+    ) -> (Self, Writing) {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let task = Task {
             messages: receiver,
             connection,
             sequence,
             log,
+            health,
             _lock: lock,
         };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the writer outlives every task that writes: it ends with the last handle of the store"
-        )]
-        tokio::spawn(task.run());
-        Self(sender)
+        (Self(sender), Writing(Box::pin(task.run())))
     }
 
     /// Does `work` in a transaction and tells its outcome once that is committed. If `work` fails, nothing of it stays. The
@@ -81,6 +80,25 @@ impl Writer {
             // It fails when the task ended on its own, which is as good.
             drop(done.await);
         }
+    }
+}
+
+/// The writer's work. Ends with the last handle of the store, or by [`crate::Store::close`]; once it has ended, nothing can
+/// be written any more, and the file is free.
+#[must_use = "nothing is written unless it is polled"]
+pub struct Writing(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Future for Writing {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for Writing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writing")
     }
 }
 
@@ -149,6 +167,7 @@ struct Task {
     connection: SqliteConnection,
     sequence: u64,
     log: Arc<Log>,
+    health: watch::Sender<Result<(), StoreError>>,
     _lock: File,
 }
 
@@ -170,7 +189,12 @@ impl Task {
                 }
             }
             if !jobs.is_empty() {
-                commit_group(&mut transaction, jobs, &self.log).await;
+                let committed = commit_group(&mut transaction, jobs, &self.log).await;
+                self.health.send_if_modified(|health| {
+                    let differs = *health != committed;
+                    *health = committed;
+                    differs
+                });
             }
         }
         self.messages.close();
@@ -183,8 +207,12 @@ impl Task {
     }
 }
 
-/// Does the jobs in one transaction and answers each.
-async fn commit_group(transaction: &mut Transaction, jobs: Vec<Box<dyn Job>>, log: &Log) {
+/// Does the jobs in one transaction and answers each; tells what came of the transaction.
+async fn commit_group(
+    transaction: &mut Transaction,
+    jobs: Vec<Box<dyn Job>>,
+    log: &Log,
+) -> Result<(), StoreError> {
     let before = transaction.sequence;
     let mut done = Vec::with_capacity(jobs.len());
     let committed = match run_group(transaction, jobs, &mut done).await {
@@ -203,6 +231,7 @@ async fn commit_group(transaction: &mut Transaction, jobs: Vec<Box<dyn Job>>, lo
     for (job, outcome) in done {
         job.answer(outcome.and_then(|()| committed.clone()));
     }
+    committed
 }
 
 type Done = Vec<(Box<dyn Job>, Result<(), StoreError>)>;

@@ -15,7 +15,7 @@ use proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use proto::spire::api::types;
 use runtime::log::{Level, Log};
 use runtime::{Clock, Supervisor, Tasks};
-use server::{Addresses, Config, Overrides, Running, Server};
+use server::{Addresses, Config, Overrides, Server};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -31,7 +31,6 @@ pub struct TestServer {
     trust_domain: TrustDomain,
     supervisor: Supervisor,
     tasks: Tasks,
-    running: Running,
     dir: TempDir,
 }
 
@@ -57,13 +56,12 @@ impl TestServer {
             .await
             .unwrap_or_else(|error| panic!("the server cannot start: {error}"));
         let addresses = server.addresses().clone();
-        let running = server.run(&tasks);
+        server.run(&tasks);
         Self {
             addresses,
             trust_domain,
             supervisor,
             tasks,
-            running,
             dir,
         }
     }
@@ -172,7 +170,6 @@ impl TestServer {
             .run(GRACE)
             .await
             .expect("the server must end in order");
-        self.running.close().await;
         self.dir
     }
 }

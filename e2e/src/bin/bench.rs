@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use e2e::bench::{Report, agent, entries, floor, issue, streams, usage};
+use e2e::bench::{Report, agent, entries, floor, idle, issue, streams, usage};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -45,6 +45,10 @@ async fn main() -> Result<()> {
     if wanted("g") {
         eprintln!("row g: registering entries");
         entries::run(&mut report).await?;
+    }
+    if wanted("j") {
+        eprintln!("row j: the programs with nothing to do");
+        idle::run(&mut report).await?;
     }
     print!("{report}");
     report.write(Path::new("bench-report.json"))

@@ -113,6 +113,35 @@ fn a_long_outage_ends_with_a_fresh_authority() {
     );
 }
 
+/// E7: the clock was ahead when the authorities were made, and has been set right.
+#[test]
+fn e7_an_authority_of_the_future_is_replaced_at_once() {
+    let mut rotation = Rotation::new();
+    run(&mut rotation, 10_000, 1000);
+    assert_eq!(
+        rotation.due(at(9_991)),
+        None,
+        "leaves are backdated as much"
+    );
+    assert_eq!(rotation.due(at(9_990)), None);
+    let steps = run(&mut rotation, 9_989, 1000);
+    assert_eq!(
+        steps,
+        [
+            Step::Prepare(Kind::X509, Slot::B),
+            Step::Activate(Kind::X509, Slot::B)
+        ]
+    );
+    // So is one that was prepared there and never signed.
+    let mut rotation = Rotation::new();
+    run(&mut rotation, 1000, 1000);
+    rotation.prepared(Kind::X509, record(Slot::B, 5000, 1000));
+    assert_eq!(
+        rotation.due(at(1900)),
+        Some(Step::Prepare(Kind::X509, Slot::B))
+    );
+}
+
 #[test]
 fn without_jwt_no_jwt_step_is_due() {
     let mut rotation = Rotation::new().without_jwt();

@@ -170,6 +170,22 @@ fn a_leaf_never_outlives_its_authority() {
     assert_eq!(late, Err(X509AuthorityError::Expired));
 }
 
+/// The clock was set back, or the authority has just been made: a leaf never begins before its authority.
+#[test]
+fn a_leaf_never_begins_before_its_authority() {
+    let (authority, key) = (authority(KeyType::EcP256), public_key(KeyType::EcP256));
+    let id = id("/web");
+    let mut spec = spec(&id, &key);
+    let begin = authority.certificate().not_before();
+    for back in [1, 5, 11, 60] {
+        let issued = authority.sign(&spec, now() - Duration::from_secs(back));
+        assert_eq!(issued.unwrap().not_before, begin, "{back} s back");
+    }
+    spec.ttl = Duration::from_secs(60);
+    let early = authority.sign(&spec, now() - Duration::from_secs(70));
+    assert_eq!(early, Err(X509AuthorityError::NotYet));
+}
+
 #[test]
 fn as_29_ttls_and_clocks_at_their_limits() {
     let (authority, key) = (authority(KeyType::EcP256), public_key(KeyType::EcP256));

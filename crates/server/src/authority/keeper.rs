@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use ca::{
     CaSpec, JwtAuthority, KeyManager, Kind, Record, Rotation, Slot, Status, Step, X509Authority,
 };
-use identity::{Certificate, KeyType, PrivateKey};
+use identity::{Certificate, KeyType, PrivateKey, TrustDomain};
 use runtime::Metrics;
 use store::{CaJournal, Store};
 use tonic::Code;
@@ -42,6 +42,7 @@ impl Keeper {
         metrics: Metrics,
     ) -> Result<Self, AuthorityError> {
         let journals = store.ca_journals().await?;
+        check_trust_domain(&journals, &settings.trust_domain)?;
         let (journal, mut rotation) = match ours(&journals, &keys) {
             Some((id, rotation)) => (Some(id), rotation),
             None => (None, Rotation::new()),
@@ -279,6 +280,28 @@ impl Keeper {
         self.jwt.insert(id, Arc::new(authority));
         Ok(())
     }
+}
+
+/// Refuses a datastore in whose journals another trust domain's authorities are: entries, agents and keys would be taken
+/// for ours.
+fn check_trust_domain(journals: &[CaJournal], ours: &TrustDomain) -> Result<(), AuthorityError> {
+    let rotations = journals.iter();
+    let rotations = rotations.filter_map(|one| Rotation::from_journal(&one.data, |_, _| true).ok());
+    for rotation in rotations {
+        for (_, record) in rotation.records().filter(|(kind, _)| *kind == Kind::X509) {
+            let certificate = Certificate::from_der(&record.public).ok();
+            let theirs = certificate.as_ref().and_then(Certificate::spiffe_id);
+            if let Some(theirs) = theirs.map(identity::SpiffeId::trust_domain)
+                && theirs != ours
+            {
+                return Err(AuthorityError::OtherTrustDomain {
+                    theirs: theirs.clone(),
+                    ours: ours.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The journal whose keys we hold, and what of it is still of use.

@@ -43,7 +43,7 @@ impl Rotator {
         let now = clock.now();
         keeper.advance(now).await?;
         let signers = keeper.signers()?;
-        let svid = own_svid(&signers.x509, &keeper.settings, now)?;
+        let svid = own_svid(&signers.x509, &keeper.settings, now).await?;
         let trust_domain = keeper.settings.trust_domain.id();
         let labels = [("trust_domain_id", trust_domain.as_str())];
         let rotator = Self {
@@ -120,7 +120,7 @@ impl Rotator {
         let published = self.publish_signers();
         self.show(now);
         let renewed = if now >= self.renew_svid_at {
-            self.renew_svid(now)
+            self.renew_svid(now).await
         } else {
             Ok(())
         };
@@ -143,10 +143,10 @@ impl Rotator {
         Ok(())
     }
 
-    fn renew_svid(&mut self, now: SystemTime) -> Result<(), AuthorityError> {
+    async fn renew_svid(&mut self, now: SystemTime) -> Result<(), AuthorityError> {
         let call = self.metrics.call("svid_rotate", &[]);
         let authority = Arc::clone(&self.signers.borrow().x509);
-        let renewed = own_svid(&authority, &self.keeper.settings, now);
+        let renewed = own_svid(&authority, &self.keeper.settings, now).await;
         call.finish(renewed.as_ref().map_or(Code::Internal, |_| Code::Ok));
         let svid = renewed?;
         self.renew_svid_at = half_life(&svid, now);

@@ -45,9 +45,14 @@ impl House {
     }
 
     async fn store(&self) -> Store {
-        Store::open(&self.folder.path().join("datastore.sqlite3"))
-            .await
-            .unwrap()
+        let path = self.folder.path().join("datastore.sqlite3");
+        let (store, writing) = Store::open(&path).await.unwrap();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "as the server's tasks do, which are not here"
+        )]
+        tokio::spawn(writing);
+        store
     }
 
     fn disk(&self) -> ca::KeyManager {
@@ -64,15 +69,7 @@ impl House {
         keys: ca::KeyManager,
         change: impl FnOnce(&mut Settings),
     ) -> (Authorities, Rotator) {
-        let mut settings = Settings {
-            trust_domain: trust_domain(),
-            ca_ttl: 24 * HOUR,
-            ca_key_type: KeyType::EcP256,
-            jwt_key_type: Some(KeyType::EcP256),
-            ca_subject: Subject::ca(),
-            server_svid_ttl: HOUR,
-            jwt_issuer: None,
-        };
+        let mut settings = settings();
         change(&mut settings);
         let metrics = Metrics::new("spire_server");
         let loaded = Authorities::load(settings, keys, store.clone(), self.clock.clone(), metrics);
@@ -82,6 +79,18 @@ impl House {
     async fn until(&self, time: SystemTime) {
         let distance = time.duration_since(self.clock.now()).unwrap();
         tokio::time::advance(distance).await;
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        trust_domain: trust_domain(),
+        ca_ttl: 24 * HOUR,
+        ca_key_type: KeyType::EcP256,
+        jwt_key_type: Some(KeyType::EcP256),
+        ca_subject: Subject::ca(),
+        server_svid_ttl: HOUR,
+        jwt_issuer: None,
     }
 }
 
@@ -391,4 +400,77 @@ async fn journals_of_servers_long_gone_are_deleted() {
     house.until(start_time() + 15 * 24 * HOUR).await;
     house.load(&store, ca::KeyManager::memory()).await;
     assert_eq!(store.ca_journals().await.unwrap().len(), 1);
+}
+
+/// Entries, agents and keys of another trust domain are not ours.
+#[tokio::test(start_paused = true)]
+async fn a_datastore_of_another_trust_domain_is_refused() {
+    let house = House::new();
+    let store = house.store().await;
+    drop(house.load(&store, house.disk()).await);
+    for keys in [house.disk(), ca::KeyManager::memory()] {
+        let mut settings = settings();
+        settings.trust_domain = TrustDomain::new("other.org").unwrap();
+        let metrics = Metrics::new("spire_server");
+        let loaded =
+            Authorities::load(settings, keys, store.clone(), house.clock.clone(), metrics).await;
+        let error = loaded.map(drop).unwrap_err();
+        assert!(
+            matches!(&error, AuthorityError::OtherTrustDomain { theirs, .. } if *theirs == trust_domain()),
+            "{error}"
+        );
+    }
+    let kept = store.bundle(&TrustDomain::new("other.org").unwrap()).await;
+    assert_eq!(kept, Ok(None), "nothing was written");
+    // Its own server still starts.
+    house.load(&store, house.disk()).await;
+}
+
+/// Making RSA keys takes seconds; nobody else may wait for it.
+#[tokio::test]
+async fn the_servers_own_key_is_made_off_the_async_thread() {
+    let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+    let settings = settings();
+    let spec = ca::CaSpec {
+        trust_domain: &settings.trust_domain,
+        subject: Subject::ca(),
+        ttl: HOUR,
+    };
+    let authority = X509Authority::self_signed(key, &spec, start_time()).unwrap();
+    let other = std::cell::Cell::new(false);
+    let (svid, ()) = futures_util::future::join(
+        async {
+            other.set(false);
+            let svid = own_svid(&authority, &settings, start_time()).await;
+            assert!(other.get(), "the other future ran meanwhile");
+            svid
+        },
+        async { other.set(true) },
+    )
+    .await;
+    svid.unwrap();
+}
+
+/// The machine's clock was ahead when the authority was made, and has been set right.
+#[tokio::test(start_paused = true)]
+async fn e7_a_clock_set_back_over_the_authoritys_beginning() {
+    let mut house = House::new();
+    let store = house.store().await;
+    let (before, _) = house.load(&store, house.disk()).await;
+    let old = signer(&before);
+    house.clock = Clock::at(start_time() - 30 * 24 * HOUR);
+
+    let (after, _) = house.load(&store, house.disk()).await;
+    assert_ne!(
+        signer(&after),
+        old,
+        "an authority of the future signs nothing"
+    );
+    let (id, leaf) = sign(&after);
+    let verified = verify_x509_svid(&[leaf], &bundles(&after), house.clock.now());
+    assert_eq!(verified, Ok(id));
+    assert!(
+        published(&after).contains(&old),
+        "what it signed stays good"
+    );
 }

@@ -179,7 +179,7 @@ fn x509pop(data: &mut Section) -> Option<X509pop> {
         .map(PathBuf::from)
         .collect();
     ca_bundle_paths.extend(one);
-    let svid_prefix = data.get("svid_prefix");
+    let svid_prefix: Option<String> = data.get("svid_prefix");
     let agent_path_template = data.get("agent_path_template");
     let max_intermediates = data.get("max_intermediates");
     let max_rsa_key_size = data.get("max_rsa_key_size");
@@ -192,6 +192,10 @@ fn x509pop(data: &mut Section) -> Option<X509pop> {
             svid_prefix: svid_prefix.unwrap_or_else(|| DEFAULT_SVID_PREFIX.into()),
         }
     } else {
+        if svid_prefix.is_some() {
+            let message = "leave it out, or set mode to \"spiffe\": it has no meaning otherwise";
+            data.problem("svid_prefix", message);
+        }
         X509popMode::ExternalPki
     };
     if (mode == X509popMode::ExternalPki) == ca_bundle_paths.is_empty() {

@@ -25,6 +25,9 @@ const KEY_TYPES: &[(&str, KeyType)] = &[
 /// Certificates count whole seconds: in a shorter life the next authority would be due before it is there.
 const LEAST_CA_TTL: Duration = Duration::from_secs(6);
 
+/// SPIRE's: as many agents are forgotten in one transaction.
+const DEFAULT_PRUNE_BATCH: u32 = 1000;
+
 /// Reads the block; plugins, telemetry and health are left for the caller to fill in.
 pub(super) fn read(
     server: &mut Section,
@@ -190,12 +193,19 @@ fn ca_subject(section: &mut Section) -> CaSubject {
 }
 
 fn prune_agents(server: &mut Section) -> Option<PruneAgents> {
-    server.ignore("prune_attested_nodes_batch_size");
+    let batch_size = match server.get("prune_attested_nodes_batch_size") {
+        Some(0_u32) => {
+            server.problem("prune_attested_nodes_batch_size", "give at least 1");
+            return None;
+        }
+        given => given.unwrap_or(DEFAULT_PRUNE_BATCH),
+    };
     let non_reattestable = server.get("prune_tofu_nodes").unwrap_or(false);
     let expired_for: Duration = server.get("prune_attested_nodes_expired_for")?;
     Some(PruneAgents {
         expired_for,
         non_reattestable,
+        batch_size,
     })
 }
 

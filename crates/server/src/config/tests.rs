@@ -233,3 +233,51 @@ fn e7_broken_files_are_explained() {
     }
     insta::assert_snapshot!(said);
 }
+
+/// What a file says wrongly in one line of the block `server`.
+fn problem(line: &str) -> String {
+    let text = format!("server {{\n trust_domain = \"example.org\"\n {line}\n}}");
+    parse(&text).map(drop).unwrap_err().to_string()
+}
+
+#[test]
+fn an_authority_lives_at_least_six_seconds() {
+    for ttl in ["5s", "5999ms", "1s"] {
+        let said = problem(&format!("ca_ttl = \"{ttl}\""));
+        assert!(
+            said.contains("ca_ttl") && said.contains("give at least \"6s\""),
+            "{said}"
+        );
+    }
+    let config = parse("server {\n trust_domain = \"example.org\"\n ca_ttl = \"6s\"\n}").unwrap();
+    assert_eq!(config.ca.ca_ttl, Duration::from_secs(6));
+}
+
+#[test]
+fn agents_are_pruned_in_batches() {
+    let prune = |batch: &str| {
+        let text = format!(
+            "server {{\n trust_domain = \"example.org\"\n prune_attested_nodes_expired_for = \"1h\"\n {batch}\n}}"
+        );
+        parse(&text).unwrap().prune_agents.unwrap().batch_size
+    };
+    assert_eq!(prune(""), 1000);
+    assert_eq!(prune("prune_attested_nodes_batch_size = 7"), 7);
+    let said = problem("prune_attested_nodes_batch_size = 0");
+    assert!(said.contains("give at least 1"), "{said}");
+}
+
+#[test]
+fn a_prefix_of_svids_means_nothing_to_an_external_pki() {
+    let text = |mode: &str| {
+        format!(
+            "server {{\n trust_domain = \"example.org\"\n}}\nplugins {{\n NodeAttestor \"x509pop\" {{\n \
+             plugin_data {{\n svid_prefix = \"/nodes\"\n {mode}\n}}\n}}\n}}"
+        )
+    };
+    let said = parse(&text("ca_bundle_path = \"ca.pem\""))
+        .map(drop)
+        .unwrap_err();
+    assert!(said.to_string().contains("svid_prefix"), "{said}");
+    parse(&text("mode = \"spiffe\"")).unwrap();
+}

@@ -1,7 +1,7 @@
 //! How often one client address may make the server work: attesting and issuing.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ pub(crate) struct Turn {
 
 impl Turn {
     pub(crate) fn new(limiter: Arc<Limiter>, address: IpAddr) -> Self {
+        let address = subscriber(address);
         Self { limiter, address }
     }
 
@@ -70,6 +71,16 @@ impl Turn {
             .reserve(self.address, work, count, Instant::now())?;
         tokio::time::sleep_until(turn).await;
         Ok(())
+    }
+}
+
+/// Whose address it is: of IPv6, one client has a whole /64 to choose from.
+fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -164,6 +175,33 @@ mod tests {
         assert_eq!(waits, [0, 1000, 2000, 0]);
         let later = now + Duration::from_secs(10);
         assert_eq!(wait(&limiter, HERE, Work::Attest, 1, later), 0);
+    }
+
+    /// One client has 2^64 addresses of IPv6 to choose from.
+    #[tokio::test(start_paused = true)]
+    async fn a_64_of_ipv6_is_one_client() {
+        let limiter = Arc::new(Limiter::new(ON));
+        let mut waits = Vec::new();
+        for address in [
+            "2001:db8:0:1::1",
+            "2001:db8:0:1:ffff::2",
+            "2001:db8:0:2::1",
+            "::ffff:10.0.0.1",
+            "10.0.0.1",
+            "10.0.0.2",
+        ] {
+            let turn = Turn::new(Arc::clone(&limiter), address.parse().unwrap());
+            let started = Instant::now();
+            turn.take(Work::Attest, 1).await.unwrap();
+            waits.push(started.elapsed().as_secs());
+        }
+        assert_eq!(waits[1], 1, "the same /64");
+        assert_eq!((waits[0], waits[2]), (0, 0), "each /64 by itself");
+        assert_eq!(
+            (waits[3], waits[4], waits[5]),
+            (0, 1, 0),
+            "a mapped IPv4 address is that address"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -74,6 +74,11 @@ impl Index {
         }
     }
 
+    /// How many entries and agents there are.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.entries.len(), self.agents.len())
+    }
+
     pub(super) fn agent(&self, id: &SpiffeId) -> Option<Arc<Agent>> {
         self.agents.get(id).cloned()
     }

@@ -18,7 +18,7 @@ use proto::spire::api::server::agent::v1::{
     RenewAgentRequest, RenewAgentResponse,
 };
 use proto::spire::api::types;
-use runtime::Clock;
+use runtime::{Clock, Shutdown};
 use store::{
     Agent, AgentError, AgentSvid, CreateEntryError, JoinToken, Store, TokenError, new_entry_id,
 };
@@ -54,6 +54,8 @@ pub(crate) struct Parts {
     /// Life of agents' SVIDs.
     pub(crate) agent_ttl: Duration,
     pub(crate) clock: Clock,
+    /// Ends calls that wait for their client.
+    pub(crate) shutdown: Shutdown,
 }
 
 impl AgentService {

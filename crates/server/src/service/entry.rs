@@ -17,15 +17,19 @@ use proto::spire::api::server::entry::v1::{
     batch_delete_entry_response, batch_update_entry_response,
 };
 use proto::spire::api::types;
-use runtime::Clock;
+use runtime::{Clock, Shutdown};
 use store::{CreateEntryError, EditEntry, Store, UpdateEntryError, new_entry_id};
 use tonic::codegen::BoxStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::caller::Caller;
+use crate::caller::{Caller, deny};
 use crate::entries::Entries;
-use crate::rpc::RpcError;
+use crate::rpc::{DenyReason, RpcError};
+use crate::service::incoming::Incoming;
 use crate::service::list;
+
+/// The method whose calls stay open, as callers know it.
+const SYNC: &str = "/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries";
 
 type Created = batch_create_entry_response::Result;
 type Updated = batch_update_entry_response::Result;
@@ -37,6 +41,8 @@ pub(crate) struct EntryService {
     entries: Entries,
     trust_domain: TrustDomain,
     clock: Clock,
+    /// Ends calls that wait for their client.
+    shutdown: Shutdown,
 }
 
 impl EntryService {
@@ -45,12 +51,14 @@ impl EntryService {
         entries: Entries,
         trust_domain: TrustDomain,
         clock: Clock,
+        shutdown: Shutdown,
     ) -> Self {
         Self {
             store,
             entries,
             trust_domain,
             clock,
+            shutdown,
         }
     }
 
@@ -283,8 +291,16 @@ impl Entry for EntryService {
         &self,
         request: Request<Streaming<SyncAuthorizedEntriesRequest>>,
     ) -> Result<Response<BoxStream<SyncAuthorizedEntriesResponse>>, Status> {
-        let entries = self.entries.authorized(Caller::agent(&request)?);
-        Ok(Response::new(sync::answer(request.into_inner(), entries)))
+        let agent = Caller::agent(&request)?.clone();
+        let authorized = self.entries.authorized(&agent);
+        let entries = self.entries.clone();
+        let active = move || match entries.agent(&agent) {
+            None => Err(deny(SYNC, DenyReason::AgentNotAttested)),
+            Some(agent) if agent.banned => Err(deny(SYNC, DenyReason::AgentBanned)),
+            Some(_) => Ok(()),
+        };
+        let requests = Incoming::new(request.into_inner(), self.shutdown.clone());
+        Ok(Response::new(sync::answer(requests, authorized, active)))
     }
 }
 

@@ -458,10 +458,13 @@ async fn an_entry_federates_once_the_bundle_is_there() {
     let server = TestServer::start().await;
     let folder = server.stop().await;
     let path = folder.path().join("data/datastore.sqlite3");
-    let store = store::Store::open(&path).await.unwrap();
+    let (store, writing) = store::Store::open(&path).await.unwrap();
     let other = identity::TrustDomain::new("other.org").unwrap();
-    store.create_bundle(Bundle::empty(other)).await.unwrap();
-    store.close().await;
+    let create = async {
+        store.create_bundle(Bundle::empty(other)).await.unwrap();
+        store.close().await;
+    };
+    tokio::join!(create, writing);
     let server = TestServer::start_in(folder, |_| {}).await;
     let mut client = EntryClient::new(server.local());
     let federated = types::Entry {

@@ -9,6 +9,7 @@ mod entry;
 mod federation;
 mod k8s_psat;
 mod policy;
+mod running;
 mod start;
 mod svid;
 mod tls;

@@ -28,7 +28,7 @@ pub(super) const SELECT: &str = select!("TRUE");
 pub(super) const SELECT_ALL: &str = select!("TRUE ORDER BY id");
 pub(super) const SELECT_BY_ID: &str = select!("spiffe_id = $1");
 pub(super) const SELECT_EXPIRED: &str =
-    select!("expires_at < $1 AND NOT banned AND (can_reattest OR $2) ORDER BY id");
+    select!("expires_at < $1 AND NOT banned AND (can_reattest OR $2) ORDER BY id LIMIT $3");
 pub(super) const INSERT: &str = concat!(
     "INSERT INTO agents (",
     columns!(),

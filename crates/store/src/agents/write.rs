@@ -21,6 +21,15 @@ pub(super) async fn attest(
     if known.as_ref().is_some_and(|row| row.agent.banned) {
         return Ok(Err(AttestError::Banned(agent.id)));
     }
+    if let Some(known) = &known
+        && known.agent.attestation_type != agent.attestation_type
+    {
+        let known = known.agent.attestation_type.clone();
+        return Ok(Err(AttestError::OtherAttestor {
+            id: agent.id,
+            known,
+        }));
+    }
     let id = match known {
         Some(known) => {
             agent.version.clone_from(&known.agent.version);
@@ -68,10 +77,12 @@ pub(super) async fn prune(
     transaction: &mut Transaction,
     expired_before: SystemTime,
     non_reattestable: bool,
+    limit: u32,
 ) -> Result<Vec<SpiffeId>, StoreError> {
     let rows = sqlx::query(row::SELECT_EXPIRED)
         .bind(seconds(expired_before))
         .bind(non_reattestable)
+        .bind(i64::from(limit))
         .fetch_all(&mut transaction.connection)
         .await?;
     let mut ids = Vec::with_capacity(rows.len());

@@ -52,6 +52,8 @@ macro_rules! on_every {
                 s_23_eviction_takes_the_tokens_alias_along,
                 lists_filter_by_each_field,
                 pruning_spares_the_banned,
+                pruning_keeps_to_its_limit,
+                an_agent_stays_with_its_attestor,
                 what_is_not_there_is_told,
             }
             tokens {

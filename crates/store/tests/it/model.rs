@@ -9,7 +9,7 @@ use store::{
     Change, CreateEntryError, EditEntry, EntryFilter, Match, Page, Store, UpdateEntryError,
 };
 
-use crate::support::{NOW, at, entry, selectors};
+use crate::support::{self, NOW, at, entry, selectors};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -177,7 +177,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(&folder.path().join("data")).await.unwrap();
+            let store = support::open(&folder.path().join("data")).await.unwrap();
             let (mut model, mut sequence) = (Model::default(), 0);
             let mut followed: BTreeMap<String, RegistrationEntry> = BTreeMap::new();
             for step in steps {
@@ -197,7 +197,7 @@ proptest! {
             check(&store, &model).await;
             store.close().await;
             // What is on the disk is the same.
-            let store = Store::open(&folder.path().join("data")).await.unwrap();
+            let store = support::open(&folder.path().join("data")).await.unwrap();
             check(&store, &model).await;
         });
     }

@@ -3,15 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use store::{OpenError, Store};
 use tempfile::TempDir;
 
-use crate::support::{create, entry};
+use crate::support::{self, create, entry};
 
 async fn open() -> (Store, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("data.sqlite3"))
+    let store = support::open(&folder.path().join("data.sqlite3"))
         .await
         .unwrap();
     (store, folder)
@@ -20,7 +21,7 @@ async fn open() -> (Store, TempDir) {
 crate::contract::on_every!(super::open);
 
 async fn refused(path: &Path) -> OpenError {
-    Store::open(path).await.map(drop).unwrap_err()
+    support::open(path).await.map(drop).unwrap_err()
 }
 
 #[tokio::test]
@@ -31,7 +32,7 @@ async fn what_is_written_is_there_after_a_restart() {
     let sequence = *store.watch().borrow();
     store.close().await;
     assert!(store.entry(&one.id).await.is_err(), "closed");
-    let store = Store::open(&folder.path().join("data.sqlite3"))
+    let store = support::open(&folder.path().join("data.sqlite3"))
         .await
         .unwrap();
     assert_eq!(store.entry(&one.id).await.unwrap(), Some(one));
@@ -52,7 +53,7 @@ async fn a_server_that_is_ending_is_waited_for() {
     let (store, folder) = open().await;
     // Its last handle goes; the writer ends a little later.
     drop(store);
-    Store::open(&folder.path().join("data.sqlite3"))
+    support::open(&folder.path().join("data.sqlite3"))
         .await
         .unwrap();
 }
@@ -106,7 +107,7 @@ async fn a_schema_from_the_future_is_told() {
             error,
             OpenError::Newer {
                 version: 99,
-                known: 2,
+                known: 3,
                 ..
             }
         ),
@@ -123,4 +124,53 @@ async fn s_8_no_file_is_open_to_others() {
         let mode = file.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{}", file.path().display());
     }
+}
+
+#[tokio::test]
+async fn calls_are_heard_with_their_end() {
+    let (store, _folder) = open().await;
+    let heard: Arc<Mutex<Vec<(&str, bool)>>> = Arc::default();
+    let hears = Arc::clone(&heard);
+    let observer = store::Observer::new(move |name| {
+        let hears = Arc::clone(&hears);
+        Box::new(move |failure| hears.lock().unwrap().push((name, failure.is_none())))
+    });
+    let store = store.observed(observer);
+    create(&store, entry("one", "/one", &["s:1"])).await;
+    store.count_bundles().await.unwrap();
+    store.close().await;
+    store.count_bundles().await.unwrap_err();
+    assert_eq!(
+        *heard.lock().unwrap(),
+        [
+            ("registration_entry_create", true),
+            ("bundle_count", true),
+            ("bundle_count", false)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn health_is_the_last_writes() {
+    let (store, folder) = open().await;
+    store.check().await.unwrap();
+    assert_eq!(store.health(), Ok(()));
+    // Somebody else takes the table away, as damage would.
+    let path = folder.path().join("data.sqlite3");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let mut run = async |statement: &'static str| {
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    };
+    run("ALTER TABLE probe RENAME TO gone").await;
+    let failure = store.check().await.unwrap_err();
+    assert_eq!(store.health(), Err(failure));
+    run("ALTER TABLE gone RENAME TO probe").await;
+    store.check().await.unwrap();
+    assert_eq!(store.health(), Ok(()));
+    store.close().await;
+    assert_eq!(store.health(), Err(store::StoreError::Closed));
 }

@@ -1,9 +1,10 @@
 //! Small makers of things to store.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use identity::{EntryId, RegistrationEntry, Selector, Selectors, SpiffeId, TrustDomain};
-use store::{Agent, AgentSvid, Store};
+use store::{Agent, AgentSvid, OpenError, Store};
 
 pub(crate) const NOW: u64 = 1_800_000_000;
 
@@ -66,6 +67,17 @@ pub(crate) fn svid(serial: &str, expires_at: u64) -> AgentSvid {
         serial: serial.to_owned(),
         expires_at: at(expires_at),
     }
+}
+
+/// A store whose writing goes on until it is closed, or its last handle is gone.
+pub(crate) async fn open(path: &Path) -> Result<Store, OpenError> {
+    let (store, writing) = Store::open(path).await?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "as a server's tasks do, which are not here"
+    )]
+    tokio::spawn(writing);
+    Ok(store)
 }
 
 /// Creates one entry that nothing speaks against.

@@ -10,11 +10,12 @@ use tonic::{Status, Streaming};
 use super::{AgentService, public_key, wire_svid};
 use crate::attest::{Attested, Pending, Progress};
 use crate::rpc::{DenyReason, RpcError};
+use crate::service::incoming::Incoming;
 
 /// One agent that attests.
 pub(super) struct Attestation {
     service: AgentService,
-    requests: Streaming<AttestAgentRequest>,
+    requests: Incoming<Streaming<AttestAgentRequest>>,
     state: State,
 }
 
@@ -31,13 +32,11 @@ enum State {
 type Step = Option<(AttestAgentResponse, Attestation)>;
 
 impl Attestation {
-    pub(super) const fn new(
-        service: AgentService,
-        requests: Streaming<AttestAgentRequest>,
-    ) -> Self {
+    pub(super) fn new(service: AgentService, requests: Streaming<AttestAgentRequest>) -> Self {
+        let shutdown = service.0.shutdown.clone();
         Self {
             service,
-            requests,
+            requests: Incoming::new(requests, shutdown),
             state: State::New,
         }
     }
@@ -114,7 +113,8 @@ impl Attestation {
             .await
             .map_err(|error| match error {
                 AttestError::Store(error) => error.into(),
-                _ => banned(),
+                AttestError::Banned(_) => banned(),
+                error => RpcError::PermissionDenied(format!("failed to attest: {error}")),
             })?;
         parts.entries.catch_up().await.map_err(RpcError::from)?;
         tracing::info!(agent_id = %id, attestation_type, "Agent attestation request completed");

@@ -15,6 +15,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
 use crate::rpc::RpcError;
+use crate::service::incoming::Incoming;
 
 /// The most entries, or revisions, in one message.
 const PAGE: usize = 500;
@@ -22,17 +23,20 @@ const PAGE: usize = 500;
 type Entries = Arc<[Arc<RegistrationEntry>]>;
 type Page = SyncAuthorizedEntriesResponse;
 
-/// Answers one agent until it has what it wants. `entries` are sorted by ID.
+/// Answers one agent until it has what it wants. `entries` are sorted by ID. Before each message `active` is asked whether
+/// the agent may still have it: a ban ends the call.
 pub(super) fn answer(
-    requests: Streaming<SyncAuthorizedEntriesRequest>,
+    requests: Incoming<Streaming<SyncAuthorizedEntriesRequest>>,
     entries: Entries,
+    active: impl Fn() -> Result<(), RpcError> + Send + 'static,
 ) -> BoxStream<Page> {
     Box::pin(stream::try_unfold(
-        (requests, Session::new(entries)),
-        |(mut requests, mut session)| async move {
+        (requests, Session::new(entries), active),
+        |(mut requests, mut session, active)| async move {
             loop {
+                active()?;
                 if let Some(page) = session.next_page() {
-                    return Ok(Some((page, (requests, session))));
+                    return Ok(Some((page, (requests, session, active))));
                 }
                 if session.is_over() {
                     return Ok(None);

@@ -234,17 +234,47 @@ pub(crate) async fn pruning_spares_the_banned(store: Store) {
     }
     store.ban_agent(&id("/banned")).await.unwrap();
     assert_eq!(
-        store.prune_agents(at(NOW), false).await.unwrap(),
+        store.prune_agents(at(NOW), false, 10).await.unwrap(),
         [id("/old")]
     );
     assert_eq!(
-        store.prune_agents(at(NOW), true).await.unwrap(),
+        store.prune_agents(at(NOW), true, 10).await.unwrap(),
         [id("/once")]
     );
     assert_eq!(
         store.count_agents(&AgentFilter::default()).await.unwrap(),
         2
     );
+}
+
+pub(crate) async fn pruning_keeps_to_its_limit(store: Store) {
+    for path in ["/a", "/b", "/c"] {
+        let mut agent = agent(path, &["s:1"]);
+        agent.svid.expires_at = at(NOW - 1);
+        store.attest_agent(agent).await.unwrap();
+    }
+    let prune = async || store.prune_agents(at(NOW), false, 2).await.unwrap();
+    assert_eq!(prune().await, [id("/a"), id("/b")]);
+    assert_eq!(prune().await, [id("/c")]);
+    assert!(prune().await.is_empty());
+}
+
+/// Whoever finds out an agent's ID may not take it over by another attestor.
+pub(crate) async fn an_agent_stays_with_its_attestor(store: Store) {
+    let first = agent("/a", &["s:1"]);
+    store.attest_agent(first.clone()).await.unwrap();
+    let mut other = agent("/a", &["s:2"]);
+    other.attestation_type = "join_token".to_owned();
+    assert_eq!(
+        store.attest_agent(other.clone()).await,
+        Err(AttestError::OtherAttestor {
+            id: other.id.clone(),
+            known: "x509pop".to_owned(),
+        })
+    );
+    assert_eq!(store.agent(&first.id).await, Ok(Some(first.clone())));
+    store.delete_agent(&first.id).await.unwrap();
+    store.attest_agent(other).await.unwrap();
 }
 
 pub(crate) async fn what_is_not_there_is_told(store: Store) {
