@@ -5,5 +5,6 @@
 pub mod config;
 pub mod crd;
 pub mod desired;
+pub mod plan;
 pub mod template;
 pub mod validate;

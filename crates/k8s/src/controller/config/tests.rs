@@ -1,7 +1,5 @@
 use std::collections::BTreeMap;
 
-use identity::TrustDomain;
-
 use super::*;
 
 /// As the hardened chart renders it.
