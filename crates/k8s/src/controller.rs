@@ -6,5 +6,6 @@ pub mod config;
 pub mod crd;
 pub mod desired;
 pub mod plan;
+pub mod state;
 pub mod template;
 pub mod validate;

@@ -177,6 +177,12 @@ impl Ledger {
             == Some(source)
     }
 
+    /// The UIDs of the resources that declare `key`.
+    pub fn declared_by(&self, key: &Key) -> impl Iterator<Item = &str> {
+        let sources = self.wanted.get(key).into_iter().flat_map(BTreeMap::keys);
+        sources.map(|source| source.uid.as_str())
+    }
+
     /// Whether the server has an entry for `key`.
     #[must_use]
     pub fn is_set(&self, key: &Key) -> bool {

@@ -1,0 +1,371 @@
+//! The custom resources, and what they make of pods.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kube::core::{Selector, SelectorExt};
+use runtime::config::Problem;
+use serde_json::Value as Json;
+use tokio::time::Instant;
+
+use super::State;
+use crate::controller::crd::{ClusterSPIFFEIDSpec, ClusterStaticEntrySpec};
+use crate::controller::desired::{self, Pod, Rule, Source, Wanted, read_selector};
+
+/// What a resource says of itself, whatever its kind.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) name: String,
+    pub(super) generation: i64,
+    pub(super) source: Source,
+    /// Its status as Kubernetes has it.
+    pub(super) status: Json,
+}
+
+/// A ClusterSPIFFEID.
+#[derive(Debug)]
+pub(super) struct RuleRecord {
+    pub(super) head: Head,
+    pub(super) rule: Result<Arc<Rule>, Broken>,
+    /// By the pod's UID; only pods that are selected.
+    pub(super) outcomes: HashMap<String, Outcome>,
+}
+
+/// A ClusterSPIFFEID that cannot be read.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) problems: Vec<Problem>,
+    /// Its selectors, pods' and namespaces', if at least they can be read.
+    selectors: Option<(Selector, Selector)>,
+    fallback: bool,
+}
+
+impl Broken {
+    /// Whether it might declare an entry for such a pod, once repaired.
+    pub(super) fn may_take(
+        &self,
+        namespace: &BTreeMap<String, String>,
+        pod: &BTreeMap<String, String>,
+    ) -> bool {
+        let takes = |(pods, namespaces): &(Selector, Selector)| {
+            pods.matches(pod) && namespaces.matches(namespace)
+        };
+        self.selectors.as_ref().is_none_or(takes)
+    }
+}
+
+/// What a ClusterSPIFFEID makes of a pod that it selects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Wanted(Arc<Wanted>),
+    /// The pod has no node yet.
+    Pending,
+    /// Another resource without `fallback` has it.
+    Covered,
+    Failed(String),
+}
+
+/// A ClusterStaticEntry.
+#[derive(Debug)]
+pub(super) struct StaticRecord {
+    pub(super) head: Head,
+    pub(super) entry: Result<Arc<Wanted>, Vec<Problem>>,
+}
+
+impl State {
+    pub(super) fn apply_rule(&mut self, uid: String, object: Json, now: Instant) {
+        let Some((head, spec)) =
+            self.read::<ClusterSPIFFEIDSpec>(&uid, object, |spec| &spec.class_name)
+        else {
+            return self.remove_rule(&uid, true);
+        };
+        self.move_source(&uid, &head.source, now);
+        if let Some(before) = self.rules.get_mut(&uid)
+            && before.head.generation == head.generation
+            && head.generation != 0
+        {
+            // Only its status or metadata changed.
+            before.head = head;
+            return;
+        }
+        let broken = |problems, spec: Option<&ClusterSPIFFEIDSpec>| Broken {
+            problems,
+            selectors: spec.and_then(|spec| {
+                let selector = |selector: &Option<_>| read_selector(selector.as_ref()).ok();
+                Some((
+                    selector(&spec.pod_selector)?,
+                    selector(&spec.namespace_selector)?,
+                ))
+            }),
+            fallback: spec.is_some_and(|spec| spec.fallback),
+        };
+        let rule = match spec {
+            Ok(spec) => Rule::compile(&spec, &self.config.scope)
+                .map(Arc::new)
+                .map_err(|problems| broken(problems, Some(&spec))),
+            Err(problems) => Err(broken(problems, None)),
+        };
+        // What it declared so far holds until its pods are looked at again.
+        let outcomes = self
+            .rules
+            .remove(&uid)
+            .map(|before| before.outcomes)
+            .unwrap_or_default();
+        let record = RuleRecord {
+            head,
+            rule,
+            outcomes,
+        };
+        self.touched.insert(uid.clone());
+        let concerned: Vec<String> = self
+            .pods
+            .values()
+            .filter(|pod| self.concerns(&record, pod))
+            .map(|pod| pod.uid.clone())
+            .collect();
+        self.rules.insert(uid, record);
+        self.mark_all(concerned);
+    }
+
+    /// What it declared stays declared when it changes its rank, as by being deleted with a finalizer.
+    fn move_source(&mut self, uid: &str, source: &Source, now: Instant) {
+        let Some(record) = self
+            .rules
+            .get_mut(uid)
+            .filter(|record| record.head.source != *source)
+        else {
+            return;
+        };
+        for outcome in record.outcomes.values() {
+            if let Outcome::Wanted(wanted) = outcome {
+                self.ledger.want(source.clone(), wanted.clone(), now);
+                self.ledger.unwant(&record.head.source, &wanted.key, false);
+            }
+        }
+        record.head.source = source.clone();
+    }
+
+    /// Whether the resource selects the pod, or did.
+    fn concerns(&self, record: &RuleRecord, pod: &Pod) -> bool {
+        let selects = || match &record.rule {
+            Ok(rule) => rule.takes_pod(&pod.labels),
+            Err(_) => true,
+        };
+        record.outcomes.contains_key(&pod.uid) || selects()
+    }
+
+    pub(super) fn remove_rule(&mut self, uid: &str, deliberate: bool) {
+        let Some(record) = self.rules.remove(uid) else {
+            return;
+        };
+        self.touched.remove(uid);
+        let pods: Vec<String> = record.outcomes.keys().cloned().collect();
+        for outcome in record.outcomes.values() {
+            if let Outcome::Wanted(wanted) = outcome {
+                self.ledger
+                    .unwant(&record.head.source, &wanted.key, deliberate);
+            }
+        }
+        // A fallback may step in.
+        self.mark_all(pods);
+    }
+
+    pub(super) fn apply_static(&mut self, uid: String, object: Json, now: Instant) {
+        let Some((head, spec)) =
+            self.read::<ClusterStaticEntrySpec>(&uid, object, |spec| &spec.class_name)
+        else {
+            return self.remove_static(&uid, true);
+        };
+        let entry = spec
+            .and_then(|spec| desired::static_entry(&spec, &self.config.scope))
+            .map(Arc::new);
+        let before = self.statics.remove(&uid);
+        if let Ok(wanted) = &entry {
+            self.ledger.want(head.source.clone(), wanted.clone(), now);
+        }
+        if let Some(StaticRecord {
+            head: old,
+            entry: Ok(old_entry),
+        }) = before
+        {
+            let same = old.source == head.source
+                && entry.as_ref().is_ok_and(|entry| entry.key == old_entry.key);
+            if !same {
+                self.ledger.unwant(&old.source, &old_entry.key, false);
+            }
+        }
+        self.touched.insert(uid.clone());
+        self.statics.insert(uid, StaticRecord { head, entry });
+    }
+
+    pub(super) fn remove_static(&mut self, uid: &str, deliberate: bool) {
+        if let Some(record) = self.statics.remove(uid)
+            && let Ok(wanted) = record.entry
+        {
+            self.ledger
+                .unwant(&record.head.source, &wanted.key, deliberate);
+        }
+        self.touched.remove(uid);
+    }
+
+    /// The resource's head and spec; none when it is another controller's.
+    fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        uid: &str,
+        mut object: Json,
+        class: impl Fn(&T) -> &String,
+    ) -> Option<(Head, Result<T, Vec<Problem>>)> {
+        let head = head(uid, &mut object);
+        let raw = object["spec"].take();
+        let class_name = raw
+            .get("className")
+            .and_then(Json::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        let spec: Result<T, _> = serde_json::from_value(raw);
+        let class_name = spec.as_ref().map_or(class_name, |spec| class(spec).clone());
+        if !self.config.class.takes(&class_name) {
+            return None;
+        }
+        let problem = |error: serde_json::Error| {
+            vec![Problem {
+                path: "spec".to_owned(),
+                message: error.to_string(),
+            }]
+        };
+        Some((head, spec.map_err(problem)))
+    }
+
+    /// What all resources make of a pod, now.
+    pub(super) fn evaluate(&mut self, uid: &str, now: Instant) {
+        let pod = self.pods.get(uid).filter(|pod| !pod.finished).cloned();
+        let mut order: Vec<(bool, String)> = self
+            .rules
+            .iter()
+            .map(|(uid, record)| (record.is_fallback(), uid.clone()))
+            .collect();
+        order.sort();
+        let mut covered = false;
+        for (fallback, rule) in order {
+            let outcome = pod
+                .as_ref()
+                .and_then(|pod| self.outcome(&rule, pod, covered && fallback));
+            let doubt = pod
+                .as_ref()
+                .is_some_and(|pod| self.is_broken_for(&rule, pod));
+            covered |= !fallback
+                && (doubt || matches!(outcome, Some(Outcome::Wanted(_) | Outcome::Failed(_))));
+            self.settle(&rule, uid, outcome, now);
+        }
+        self.ledger.touch_pod(uid);
+    }
+
+    fn is_broken_for(&self, rule: &str, pod: &Pod) -> bool {
+        let namespace = self.namespaces.get(&pod.namespace);
+        let broken = self
+            .rules
+            .get(rule)
+            .and_then(|record| record.rule.as_ref().err());
+        broken.is_some_and(|broken| {
+            namespace.is_none_or(|namespace| {
+                !namespace.ignored && broken.may_take(&namespace.labels, &pod.labels)
+            })
+        })
+    }
+
+    fn outcome(&self, rule: &str, pod: &Pod, covered: bool) -> Option<Outcome> {
+        let record = self.rules.get(rule)?;
+        let rule = record.rule.as_ref().ok()?;
+        let namespace = self.namespaces.get(&pod.namespace)?;
+        let selected = !namespace.ignored
+            && rule.takes_pod(&pod.labels)
+            && rule.takes_namespace(&namespace.labels);
+        if !selected {
+            return None;
+        }
+        if covered {
+            return Some(Outcome::Covered);
+        }
+        let Some(node) = &pod.node else {
+            return Some(Outcome::Pending);
+        };
+        let Some(node) = self.nodes.get(node) else {
+            return Some(Outcome::Failed(format!("node {node:?} is not known yet")));
+        };
+        let services = if rule.wants_services() {
+            self.services.of(&pod.uid)
+        } else {
+            Default::default()
+        };
+        let rendered = desired::render(
+            rule,
+            &self.config.scope,
+            &self.config.parent_id,
+            pod,
+            node,
+            &services,
+        );
+        Some(match rendered {
+            Ok(wanted) => Outcome::Wanted(Arc::new(wanted)),
+            Err(error) => Outcome::Failed(error.to_string()),
+        })
+    }
+
+    fn settle(&mut self, rule: &str, pod: &str, outcome: Option<Outcome>, now: Instant) {
+        let Some(record) = self.rules.get_mut(rule) else {
+            return;
+        };
+        let before = match &outcome {
+            Some(outcome) => record.outcomes.insert(pod.to_owned(), outcome.clone()),
+            None => record.outcomes.remove(pod),
+        };
+        if before == outcome {
+            return;
+        }
+        self.touched.insert(rule.to_owned());
+        let wanted = |outcome: Option<Outcome>| match outcome {
+            Some(Outcome::Wanted(wanted)) => Some(wanted),
+            _ => None,
+        };
+        let (before, after) = (wanted(before), wanted(outcome));
+        let same_key =
+            before.as_ref().map(|wanted| &wanted.key) == after.as_ref().map(|wanted| &wanted.key);
+        if let Some(after) = after {
+            self.ledger.want(record.head.source.clone(), after, now);
+        }
+        if let Some(before) = before.filter(|_| !same_key) {
+            self.ledger.unwant(&record.head.source, &before.key, false);
+        }
+    }
+}
+
+impl RuleRecord {
+    fn is_fallback(&self) -> bool {
+        match &self.rule {
+            Ok(rule) => rule.fallback,
+            Err(broken) => broken.fallback,
+        }
+    }
+}
+
+fn head(uid: &str, object: &mut Json) -> Head {
+    let text = |key: &str| {
+        object
+            .pointer(&format!("/metadata/{key}"))
+            .and_then(Json::as_str)
+            .map(str::to_owned)
+    };
+    Head {
+        name: text("name").unwrap_or_default(),
+        generation: object
+            .pointer("/metadata/generation")
+            .and_then(Json::as_i64)
+            .unwrap_or(0),
+        source: Source {
+            created: text("creationTimestamp").unwrap_or_default(),
+            deleting: text("deletionTimestamp").is_some(),
+            uid: uid.to_owned(),
+        },
+        status: object.get_mut("status").map(Json::take).unwrap_or_default(),
+    }
+}
