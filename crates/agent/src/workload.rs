@@ -7,12 +7,15 @@
 //! so the stream ends with the process. A process that passes its connection on passes its identity on, as it could
 //! pass on its keys.
 
+pub mod cgroup;
 mod digest;
+mod k8s;
 mod names;
 mod process;
 mod unix;
 
 use std::io;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use identity::Selectors;
@@ -21,7 +24,10 @@ use tracing::debug;
 
 use crate::config::WorkloadAttestors;
 
+pub use k8s::{K8s, KubeletError};
 pub use unix::Unix;
+
+use cgroup::CgroupError;
 
 /// Why a caller cannot be attested. None of them says that it has no identity: the caller may try again.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +76,36 @@ pub enum AttestError {
         /// What the system said.
         source: io::Error,
     },
+    /// Its cgroups do not tell its container.
+    #[error("process {pid}: {reason}")]
+    Cgroups {
+        /// The process.
+        pid: u32,
+        /// Why not.
+        reason: CgroupError,
+    },
+    /// It is in a pod's cgroup, but in no container's.
+    #[error("process {pid} is in a pod's cgroup, but in none of its containers'")]
+    BesideContainers {
+        /// The process.
+        pid: u32,
+    },
+    /// The kubelet does not list its container.
+    #[error(
+        "the kubelet was asked {attempts} times and does not list container {container_id:?} of pod {pod_uid}; \
+         see max_poll_attempts"
+    )]
+    NotListed {
+        /// The pod's UID.
+        pod_uid: String,
+        /// The container's ID.
+        container_id: String,
+        /// How often it was asked.
+        attempts: u32,
+    },
+    /// The kubelet cannot be asked.
+    #[error("the kubelet cannot be asked: {0}")]
+    Kubelet(#[source] Arc<KubeletError>),
 }
 
 /// The workload attestors in use. All are asked; what they find out is joined.
@@ -79,15 +115,19 @@ pub struct Attestors(Vec<Attestor>);
 #[derive(Debug)]
 enum Attestor {
     Unix(Unix),
+    K8s(Box<K8s>),
 }
 
 impl Attestors {
     /// The attestors that `config` asks for.
     #[must_use]
     pub fn new(config: &WorkloadAttestors) -> Self {
-        let WorkloadAttestors { unix } = config;
+        let WorkloadAttestors { unix, k8s } = config;
         let unix = unix.map(|config| Attestor::Unix(Unix::new(config)));
-        Self(unix.into_iter().collect())
+        let k8s = k8s
+            .clone()
+            .map(|config| Attestor::K8s(Box::new(K8s::new(config))));
+        Self(unix.into_iter().chain(k8s).collect())
     }
 
     /// Finds out the selectors of the process behind a connection.
@@ -121,6 +161,7 @@ impl Attestor {
     async fn attest(&self, peer: &Peer) -> Result<Selectors, AttestError> {
         match self {
             Self::Unix(unix) => unix.attest(peer).await,
+            Self::K8s(k8s) => k8s.attest(peer).await,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 mod x509pop;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::config::{JoinToken, NodeAttestor};
 
@@ -62,8 +63,35 @@ pub enum Proof {
         /// The cluster's name at the server.
         cluster: String,
         /// The token.
-        token: String,
+        token: ServiceAccountToken,
     },
+}
+
+/// A service account's token: a secret.
+pub struct ServiceAccountToken(Zeroizing<String>);
+
+impl std::fmt::Debug for ServiceAccountToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServiceAccountToken(<redacted>)")
+    }
+}
+
+impl ServiceAccountToken {
+    fn read(path: &Path) -> Result<Self, ProofError> {
+        let text = std::fs::read_to_string(path).map(Zeroizing::new);
+        let text = text.map_err(|source| ProofError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        let token = text.trim();
+        if token.is_empty() {
+            return Err(ProofError::Content {
+                path: path.to_owned(),
+                reason: "is empty; a projected service account token is expected".to_owned(),
+            });
+        }
+        Ok(Self(Zeroizing::new(token.to_owned())))
+    }
 }
 
 impl Proof {
@@ -79,17 +107,10 @@ impl Proof {
             NodeAttestor::K8sPsat {
                 cluster,
                 token_path,
-            } => {
-                let token =
-                    std::fs::read_to_string(token_path).map_err(|source| ProofError::File {
-                        path: token_path.clone(),
-                        source,
-                    })?;
-                Ok(Self::K8sPsat {
-                    cluster: cluster.clone(),
-                    token: token.trim().to_owned(),
-                })
-            }
+            } => Ok(Self::K8sPsat {
+                cluster: cluster.clone(),
+                token: ServiceAccountToken::read(token_path)?,
+            }),
         }
     }
 
@@ -111,9 +132,11 @@ impl Proof {
         Ok(match self {
             Self::JoinToken(token) => token.secret().as_bytes().to_vec(),
             Self::X509Pop(pop) => pop.payload(),
-            Self::K8sPsat { cluster, token } => json!({ "cluster": cluster, "token": token })
-                .to_string()
-                .into_bytes(),
+            Self::K8sPsat { cluster, token } => {
+                json!({ "cluster": cluster, "token": token.0.as_str() })
+                    .to_string()
+                    .into_bytes()
+            }
         })
     }
 
@@ -129,5 +152,32 @@ impl Proof {
                 "it has no challenges".to_owned(),
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(content: &str) -> Result<Proof, ProofError> {
+        let folder = tempfile::tempdir().unwrap();
+        let token_path = folder.path().join("token");
+        std::fs::write(&token_path, content).unwrap();
+        Proof::load(&NodeAttestor::K8sPsat {
+            cluster: "prod".to_owned(),
+            token_path,
+        })
+    }
+
+    #[test]
+    fn k8s_psat_sends_cluster_and_token() {
+        let proof = load("ey.token\n").unwrap();
+        assert_eq!(proof.kind(), "k8s_psat");
+        let payload: serde_json::Value = serde_json::from_slice(&proof.payload().unwrap()).unwrap();
+        assert_eq!(payload, json!({"cluster": "prod", "token": "ey.token"}));
+        assert!(!format!("{proof:?}").contains("ey.token"));
+        assert!(proof.respond(b"{}").is_err());
+        let error = load(" \n").unwrap_err().to_string();
+        assert!(error.contains("projected service account token"), "{error}");
     }
 }

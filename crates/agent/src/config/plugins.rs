@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use runtime::config::Section;
 
 use super::{
-    Config, KeyManager, NodeAttestor, UnixAttestorConfig, WorkloadAttestors, X509PopFiles, refuse,
+    Config, KeyManager, NodeAttestor, UnixAttestorConfig, WorkloadAttestors, X509PopFiles, k8s,
+    refuse,
 };
 
 /// Where the official charts mount the projected token.
@@ -21,7 +22,7 @@ const OTHER_NODE_ATTESTORS: &[&str] = &[
     "sshpop",
     "tpm_devid",
 ];
-const OTHER_WORKLOAD_ATTESTORS: &[&str] = &["docker", "k8s", "systemd", "windows"];
+const OTHER_WORKLOAD_ATTESTORS: &[&str] = &["docker", "slurm", "systemd", "windows"];
 
 pub(super) struct Plugins {
     pub(super) node_attestor: NodeAttestor,
@@ -159,12 +160,15 @@ fn workload_attestors(plugins: &mut Section) -> Option<WorkloadAttestors> {
                     limit => Some(u64::try_from(limit).unwrap_or(0)),
                 },
             });
+        } else if name == "k8s" {
+            attestors.k8s = k8s::read(&mut plugin.section("plugin_data"));
+            sound &= attestors.k8s.is_some();
         } else {
-            unknown(&mut plugin, &name, OTHER_WORKLOAD_ATTESTORS, "unix");
+            unknown(&mut plugin, &name, OTHER_WORKLOAD_ATTESTORS, "unix or k8s");
             sound = false;
         }
     }
-    if sound && attestors.unix.is_none() {
+    if sound && attestors.unix.is_none() && attestors.k8s.is_none() {
         let example =
             "missing; write for example WorkloadAttestor \"unix\" with an empty plugin_data block";
         plugins.problem("WorkloadAttestor", example);

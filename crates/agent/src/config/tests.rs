@@ -148,7 +148,7 @@ plugins {
     KeyManager "floppy" {
         plugin_data {}
     }
-    WorkloadAttestor "k8s" {
+    WorkloadAttestor "docker" {
         plugin_data {}
     }
     WorkloadAttestor "unix" {
@@ -173,7 +173,7 @@ telemetry {
         "agent.experimental.use_sync_authorized_entries",
         "plugins.NodeAttestor.aws_iid",
         "plugins.KeyManager.floppy",
-        "plugins.WorkloadAttestor.k8s",
+        "plugins.WorkloadAttestor.docker",
         "plugins.WorkloadAttestor.unix.plugin_cmd",
         "telemetry.Statsd",
     ] {
@@ -266,5 +266,78 @@ fn s_5_24_an_allow_list_that_would_mislead_is_refused() {
             problems[0].contains("agent.sds.allow_list") && problems[0].contains(told),
             "{problems:?}"
         );
+    }
+}
+
+fn k8s_config(data: &str) -> Result<K8sAttestorConfig, Vec<String>> {
+    let whole = format!(
+        "agent {{\n trust_domain = \"example.org\"\n server_address = \"s\"\n server_port = 1\n insecure_bootstrap = true\n}}\n\
+         plugins {{\n NodeAttestor \"join_token\" {{\n plugin_data {{}}\n}}\n\
+         WorkloadAttestor \"k8s\" {{\n plugin_data {{\n{data}\n}}\n}}\n}}"
+    );
+    parse(&whole).map(|config| config.workload_attestors.k8s.unwrap())
+}
+
+#[test]
+fn the_kubelet_is_asked_as_spires_agent_does() {
+    let config = k8s_config("").unwrap();
+    assert_eq!(
+        config.port,
+        KubeletPort::Secure {
+            port: 10_250,
+            ca_path: Some("/run/secrets/kubernetes.io/serviceaccount/ca.crt".into()),
+            auth: KubeletAuth::Token("/run/secrets/kubernetes.io/serviceaccount/token".into()),
+        }
+    );
+    assert_eq!(config.node_name_env, "MY_NODE_NAME");
+    assert_eq!(config.max_poll_attempts, 60);
+    assert_eq!(config.poll_retry_interval, Duration::from_millis(500));
+    // The official chart's.
+    let config = k8s_config(
+        "disable_container_selectors = true\n skip_kubelet_verification = true\n use_new_container_locator = true\n\
+         verbose_container_locator_logs = false\n node_name_env = \"NODE\"\n max_poll_attempts = 3\n\
+         poll_retry_interval = \"1s\"\n reload_interval = \"1m\"\n certificate_path = \"/c\"\n private_key_path = \"/k\"",
+    )
+    .unwrap();
+    assert!(config.disable_container_selectors);
+    assert_eq!(config.node_name_env, "NODE");
+    let KubeletPort::Secure { ca_path, auth, .. } = &config.port else {
+        panic!("{config:?}");
+    };
+    assert_eq!(*ca_path, None);
+    assert!(matches!(auth, KubeletAuth::Certificate { .. }));
+    let read_only = k8s_config("kubelet_read_only_port = \"10255\"\n node_name = \"n\"").unwrap();
+    assert_eq!(read_only.port, KubeletPort::ReadOnly(10_255));
+    assert_eq!(read_only.node_name.as_deref(), Some("n"));
+}
+
+#[test]
+fn mistakes_about_the_kubelet_are_told() {
+    for (data, said) in [
+        (
+            "kubelet_read_only_port = 1\n kubelet_secure_port = 2",
+            "kubelet_read_only_port: give either this or kubelet_secure_port",
+        ),
+        (
+            "certificate_path = \"/c\"",
+            "private_key_path: missing; certificate and key go together",
+        ),
+        (
+            "token_path = \"/t\"\n use_anonymous_authentication = true",
+            "token_path: give one of token_path",
+        ),
+        ("max_poll_attempts = 0", "max_poll_attempts: 0 will not do"),
+        (
+            "poll_retry_intervall = \"1s\"",
+            "did you mean `poll_retry_interval`?",
+        ),
+        (
+            "sigstore {\n enabled = true\n}",
+            "sigstore: not supported yet",
+        ),
+    ] {
+        let problems = k8s_config(data).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains(said), "{problems:?}");
     }
 }

@@ -11,8 +11,8 @@ use runtime::Peer;
 
 use super::AttestError;
 
-/// Upper bound of `/proc/<pid>/status`: with the most groups Linux allows, 65 536, it stays below.
-const MAX_STATUS_LEN: u64 = 1 << 20;
+/// Upper bound of what is read of a file: `status` with the most groups Linux allows, 65 536, stays below.
+const MAX_LEN: u64 = 1 << 20;
 
 /// A process's folder under `/proc`. Once the process has ended, reads fail; they never see a successor.
 pub(super) struct Process {
@@ -80,15 +80,16 @@ impl Process {
     /// Whom it acts as, from `status`.
     pub(super) fn credentials(&self) -> Result<Credentials, AttestError> {
         const WHAT: &str = "status";
-        let mut status = Vec::with_capacity(2048);
-        let file = self
-            .file(WHAT)
-            .map_err(|error| unreadable(WHAT, self.pid, error))?;
-        file.take(MAX_STATUS_LEN)
-            .read_to_end(&mut status)
-            .map_err(|error| unreadable(WHAT, self.pid, error))?;
+        let status = self.read(WHAT)?;
         parse_status(&status)
             .ok_or_else(|| unreadable(WHAT, self.pid, io::Error::from(io::ErrorKind::InvalidData)))
+    }
+
+    /// Its cgroups, a line for each hierarchy.
+    pub(super) fn cgroup(&self) -> Result<String, AttestError> {
+        // A name may be anything but a line; what is no text is no container's.
+        let cgroup = self.read("cgroup")?;
+        Ok(String::from_utf8_lossy(&cgroup).into_owned())
     }
 
     /// What it runs. Name and content come from one opened handle: a process that calls `exec` meanwhile is never seen
@@ -105,6 +106,16 @@ impl Process {
     pub(super) fn still_runs(&self, program: &Program) -> bool {
         let now = fstatat(&self.folder, "exe", AtFlags::empty());
         now.is_ok_and(|now| FileId::from(&now) == program.file)
+    }
+
+    fn read(&self, what: &'static str) -> Result<Vec<u8>, AttestError> {
+        let failed = |error| unreadable(what, self.pid, error);
+        let mut content = Vec::with_capacity(2048);
+        let file = self.file(what).map_err(failed)?;
+        file.take(MAX_LEN)
+            .read_to_end(&mut content)
+            .map_err(failed)?;
+        Ok(content)
     }
 
     fn file(&self, name: &str) -> io::Result<File> {

@@ -18,7 +18,10 @@ fn attestors(workload_size_limit: Option<u64>) -> Attestors {
         discover_workload_path: true,
         workload_size_limit,
     };
-    Attestors::new(&WorkloadAttestors { unix: Some(unix) })
+    Attestors::new(&WorkloadAttestors {
+        unix: Some(unix),
+        k8s: None,
+    })
 }
 
 fn holds(selectors: &Selectors, selector: &str) -> bool {
@@ -149,14 +152,14 @@ const NOBODY: u32 = 65_534;
 const OTHER_PROGRAM: &str = "/bin/cat";
 
 /// Another process, connected to us: this test binary once more. It waits for a word, and then does what its part says.
-struct Caller {
-    child: Child,
-    peer: Peer,
+pub(crate) struct Caller {
+    pub(crate) child: Child,
+    pub(crate) peer: Peer,
     _connection: UnixStream,
 }
 
 impl Caller {
-    fn start(part: &str) -> Self {
+    pub(crate) fn start(part: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();

@@ -3,6 +3,7 @@
 
 mod attestation;
 mod domain;
+mod k8s;
 mod life;
 mod sds;
 mod socket;

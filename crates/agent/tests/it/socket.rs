@@ -43,7 +43,10 @@ impl Agent {
                 discover_workload_path: false,
                 workload_size_limit: None,
             };
-            Attestors::new(&WorkloadAttestors { unix: Some(unix) })
+            Attestors::new(&WorkloadAttestors {
+                unix: Some(unix),
+                k8s: None,
+            })
         };
         let (here, _there) = UnixStream::pair().unwrap();
         let me = attestors().attest(&Peer::of(&here).unwrap()).await.unwrap();

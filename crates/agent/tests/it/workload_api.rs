@@ -69,7 +69,10 @@ impl Agent {
             discover_workload_path: false,
             workload_size_limit: None,
         };
-        let attestors = Attestors::new(&WorkloadAttestors { unix: Some(unix) });
+        let attestors = Attestors::new(&WorkloadAttestors {
+            unix: Some(unix),
+            k8s: None,
+        });
         let connection = UnixStream::pair().unwrap();
         let peer = Peer::of(&connection.0).unwrap();
         let me = attestors.attest(&peer).await.unwrap();

@@ -8,7 +8,7 @@ use identity::TrustDomain;
 use runtime::Clock;
 use runtime::log::{Format, Level};
 
-use crate::program;
+use crate::{environment, program};
 
 const CONFIG: &str = "conf/agent/agent.conf";
 
@@ -89,6 +89,11 @@ impl Run {
         config.workload_api.allow_unauthenticated_verifiers |= self.allow_unauthenticated_verifiers;
         config.workload_api.enabled &= !self.disable_workload_api;
         config.sds.enabled &= !self.disable_sds_api;
+        if let Some(k8s) = &mut config.workload_attestors.k8s
+            && k8s.node_name.is_none()
+        {
+            k8s.node_name = environment::variable(&k8s.node_name_env);
+        }
         let log = runtime::log::init(config.log.clone())?;
         program::run(&log, async |tasks| {
             let agent = agent::Agent::build(config, Clock::system()).await?;
