@@ -44,6 +44,20 @@ pub fn envoy() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The helm of `e2e/tools/fetch-helm`.
+///
+/// # Errors
+/// When there is none.
+pub fn helm() -> Result<PathBuf> {
+    let path = cache()?.join("helm-4.1.4/helm");
+    ensure!(
+        path.is_file(),
+        "no helm at {}: run e2e/tools/fetch-helm",
+        path.display()
+    );
+    Ok(path)
+}
+
 /// The Python with the stock clients in it, from `e2e/tools/fetch-clients`.
 ///
 /// # Errors

@@ -47,7 +47,8 @@ impl Installation {
             images: Images::usual()?,
             ..NodeSettings::default()
         };
-        let node = Kubelet::start(cluster, node).await?;
+        let mut node = Kubelet::start(cluster, node).await?;
+        node.reach_machine(domain.server_port()).await?;
         let installed = Self { domain, node };
         installed.start_agent(cluster).await?;
         Ok(installed)
@@ -96,7 +97,6 @@ impl Installation {
         let config = objects::agent_config(
             &self.domain.id("").replace("spiffe://", ""),
             self.domain.server_port(),
-            self.node.port(),
         );
         cluster
             .apply(&json!({

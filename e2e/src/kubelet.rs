@@ -5,7 +5,7 @@
 //! What a container gets: a cgroup with a kubelet's name, a mount namespace with a root of its own, the pod's network
 //! namespace (a veth pair to a bridge in the node's namespace), its user. What it does not get: a process namespace,
 //! seccomp filters, dropped capabilities of root, limits. Services are relayed by this process, names are in
-//! `/etc/hosts`. No address is added to the machine's own network.
+//! `/etc/hosts`. No address is added to the machine's own network: `hostNetwork` means the node's namespace.
 
 mod cgroup;
 mod container;
@@ -39,6 +39,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::cluster::Cluster;
+use crate::netns::NetNs;
+use crate::ports;
 use crate::wait::PATIENCE;
 
 pub use images::{Image, Images};
@@ -110,7 +112,7 @@ impl Kubelet {
         let mut tasks = JoinSet::new();
         let node = Arc::new(Node::new(cluster, settings).await?);
         let port = server::start(Arc::clone(&node), cluster, &mut tasks).await?;
-        node.register(port).await?;
+        node.register().await?;
         cluster.lead_into(node.network());
         tasks.spawn(Arc::clone(&node).keep_alive());
         tasks.spawn(scheduler::run(Arc::clone(&node)));
@@ -140,7 +142,7 @@ impl Kubelet {
         self.node.logs()
     }
 
-    /// The port of `/pods` on 127.0.0.1.
+    /// The port of `/pods` on the machine's loopback; in the node's network it is 10250.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -158,6 +160,17 @@ impl Kubelet {
     /// When the pod does not run here.
     pub async fn forward(&self, namespace: &str, pod: &str, port: u16) -> Result<SocketAddr> {
         forward::start(&self.node, namespace, pod, port).await
+    }
+
+    /// Makes a port of this machine's loopback reachable at the same port of the node's loopback.
+    ///
+    /// # Errors
+    /// When the port is taken there.
+    pub async fn reach_machine(&mut self, port: u16) -> Result<()> {
+        let listener = self.node.network().listen(ports::local(port)).await?;
+        self.tasks
+            .spawn(forward::pass(listener, NetNs::machine(), port));
+        Ok(())
     }
 
     /// Ends every pod's processes and everything that was made for them. The pods' objects stay.

@@ -18,6 +18,7 @@ pub mod mesh;
 mod netns;
 pub mod ports;
 pub mod process;
+pub mod release;
 pub mod stock;
 pub mod tls;
 pub mod wait;

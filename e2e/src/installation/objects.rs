@@ -80,7 +80,7 @@ pub(super) fn node_attestor(kubeconfig: &Path) -> String {
     )
 }
 
-pub(super) fn agent_config(trust_domain: &str, server_port: u16, kubelet_port: u16) -> String {
+pub(super) fn agent_config(trust_domain: &str, server_port: u16) -> String {
     format!(
         r#"agent {{
   trust_domain = "{trust_domain}"
@@ -105,7 +105,6 @@ plugins {{
   }}
   WorkloadAttestor "k8s" {{
     plugin_data {{
-      kubelet_secure_port = {kubelet_port}
       kubelet_ca_path = "/run/spire/config/kubelet-ca.crt"
     }}
   }}

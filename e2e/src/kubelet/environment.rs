@@ -13,7 +13,7 @@ use crate::cluster::API_SERVICE;
 pub(super) type Environment = Vec<(String, String)>;
 
 pub(super) async fn resolve(node: &Node, pod: &Value, container: &Value) -> Result<Environment> {
-    let mut environment = base(node, pod);
+    let mut environment = base(pod);
     for source in list(container, "/envFrom") {
         let prefix = source["prefix"].as_str().unwrap_or_default();
         for (key, value) in all_of(node, pod, source).await? {
@@ -33,19 +33,15 @@ pub(super) async fn resolve(node: &Node, pod: &Value, container: &Value) -> Resu
     Ok(environment)
 }
 
-fn base(node: &Node, pod: &Value) -> Environment {
-    let (host, port) = match pod["spec"]["hostNetwork"] {
-        Value::Bool(true) => ("127.0.0.1", node.api_port()),
-        _ => (API_SERVICE, 443),
-    };
+fn base(pod: &Value) -> Environment {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
     [
         ("PATH", path.to_owned()),
         ("HOSTNAME", name.to_owned()),
-        ("KUBERNETES_SERVICE_HOST", host.to_owned()),
-        ("KUBERNETES_SERVICE_PORT", port.to_string()),
-        ("KUBERNETES_SERVICE_PORT_HTTPS", port.to_string()),
+        ("KUBERNETES_SERVICE_HOST", API_SERVICE.to_owned()),
+        ("KUBERNETES_SERVICE_PORT", "443".to_owned()),
+        ("KUBERNETES_SERVICE_PORT_HTTPS", "443".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()

@@ -22,15 +22,15 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::images::Images;
-use super::{Settings, text};
+use super::{Settings, server, text};
 use crate::cluster::{Cluster, Tethered};
 use crate::netns::NetNs;
 use crate::wait;
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// The node's bridge; pods count up from it.
-const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+/// The node's address, on the bridge of its pods; theirs count up from it.
+pub(super) const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 
 /// Where services live inside the node's namespace.
 const SERVICES: &str = "10.96.0.0/16";
@@ -43,7 +43,6 @@ pub(super) struct Node {
     images: Images,
     client: Client,
     admin: Client,
-    api_port: u16,
     next_address: AtomicU32,
     pods: Mutex<BTreeMap<String, Running>>,
     hosts: watch::Sender<String>,
@@ -89,8 +88,7 @@ impl Node {
             uid: Mutex::default(),
             labels: settings.labels,
             images: settings.images,
-            api_port: cluster.port(),
-            next_address: AtomicU32::new(u32::from(BRIDGE) + 1),
+            next_address: AtomicU32::new(u32::from(NODE_ADDRESS) + 1),
             pods: Mutex::default(),
             hosts: watch::channel(String::new()).0,
             drivers: Mutex::default(),
@@ -103,7 +101,7 @@ impl Node {
             .ip(vec![
                 "link set lo up".to_owned(),
                 "link add br0 type bridge".to_owned(),
-                format!("addr add {BRIDGE}/16 dev br0"),
+                format!("addr add {NODE_ADDRESS}/16 dev br0"),
                 "link set br0 up".to_owned(),
                 format!("route add local {SERVICES} dev lo"),
             ])
@@ -113,7 +111,7 @@ impl Node {
     }
 
     /// Makes the Node object, with the node's own credentials.
-    pub(super) async fn register(&self, kubelet_port: u16) -> Result<()> {
+    pub(super) async fn register(&self) -> Result<()> {
         let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(self.client());
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
@@ -129,10 +127,10 @@ impl Node {
         let status = json!({"status": {
             "capacity": size, "allocatable": size,
             "addresses": [
-                {"type": "InternalIP", "address": "127.0.0.1"},
+                {"type": "InternalIP", "address": NODE_ADDRESS},
                 {"type": "Hostname", "address": self.name},
             ],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet_port}},
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": server::PORT}},
             "nodeInfo": {
                 "kubeletVersion": crate::cluster::KUBERNETES_VERSION,
                 "containerRuntimeVersion": "containerd://e2e", "operatingSystem": "linux",
@@ -203,7 +201,7 @@ impl Node {
                 "link set lo up".to_owned(),
                 format!("addr add {address}/16 dev eth0"),
                 "link set eth0 up".to_owned(),
-                format!("route add default via {BRIDGE}"),
+                format!("route add default via {NODE_ADDRESS}"),
             ])
             .await?;
         Ok((hold, address))
@@ -244,10 +242,6 @@ impl Node {
 
     pub(super) fn images(&self) -> &Images {
         &self.images
-    }
-
-    pub(super) fn api_port(&self) -> u16 {
-        self.api_port
     }
 
     pub(super) fn root(&self) -> &Path {

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::container::{Container, Ended, Surroundings};
-use super::node::{Node, Running};
-use super::{csi, list, probe, services, status, text, volumes};
+use super::node::{NODE_ADDRESS, Node, Running};
+use super::{csi, list, probe, status, text, volumes};
 use crate::cluster::Tethered;
 use crate::netns::NetNs;
 
@@ -134,7 +134,7 @@ impl Worker {
         let name = text(&self.pod, "/metadata/name")?.to_owned();
         let on_host = self.pod["spec"]["hostNetwork"] == true;
         let (network, address) = if on_host {
-            (NetNs::machine(), "127.0.0.1".to_owned())
+            (self.node.network(), NODE_ADDRESS.to_string())
         } else {
             let (hold, address) = self.node.sandbox(&uid).await?;
             let network = NetNs::of(hold.pid());
@@ -142,10 +142,10 @@ impl Worker {
             (network, address.to_string())
         };
         self.pod["status"]["podIP"] = json!(address);
-        self.pod["status"]["hostIP"] = json!("127.0.0.1");
+        self.pod["status"]["hostIP"] = json!(NODE_ADDRESS);
         let hosts = self.node.path(&format!("hosts/{uid}"));
         let own = format!("127.0.0.1 localhost\n{address} {name}\n");
-        let services = services::names(&self.node.hosts().borrow(), on_host);
+        let services = self.node.hosts().borrow().clone();
         fs::write(&hosts, own + &services)?;
         let around = Surroundings {
             network,

@@ -1,5 +1,6 @@
 //! The kubelet's own server: `GET /pods` over TLS, for bearer tokens that the API server authenticates and authorizes.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -24,18 +25,22 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::node::Node;
+use super::node::{NODE_ADDRESS, Node};
 use crate::cluster::Cluster;
 use crate::ports;
 
-/// Starts it on a free port of loopback.
+/// Its port in the node's network, where every kubelet has it.
+pub(super) const PORT: u16 = 10250;
+
+/// Starts it in the node's network, and on a free port of the machine's loopback, which it tells.
 pub(super) async fn start(
     node: Arc<Node>,
     cluster: &Cluster,
     tasks: &mut JoinSet<()>,
 ) -> Result<u16> {
     let user = format!("system:node:{}", node.name());
-    let names = [node.name(), "localhost", "127.0.0.1"];
+    let address = NODE_ADDRESS.to_string();
+    let names = [node.name(), "localhost", "127.0.0.1", &address];
     let identity = cluster.issue(&user, &["system:nodes"], &names)?;
     let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -47,23 +52,28 @@ pub(super) async fn start(
             PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
         )?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
+    let inside = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    let inside = node.network().listen(inside).await?;
     let listener = TcpListener::bind(ports::local(0)).await?;
     let port = listener.local_addr()?.port();
-    tasks.spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, node) = (acceptor.clone(), Arc::clone(&node));
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else {
-                    return;
-                };
-                let service = service_fn(move |request| answer(Arc::clone(&node), request));
-                let connection =
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                let _ = connection.await;
-            });
-        }
-    });
+    for listener in [inside, listener] {
+        tasks.spawn(serve(listener, acceptor.clone(), Arc::clone(&node)));
+    }
     Ok(port)
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, node: Arc<Node>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, node) = (acceptor.clone(), Arc::clone(&node));
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let service = service_fn(move |request| answer(Arc::clone(&node), request));
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let _ = connection.await;
+        });
+    }
 }
 
 async fn answer(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {

@@ -1,11 +1,10 @@
 //! Services inside the node's network: their names in every pod's `/etc/hosts`, and their addresses relayed to ready
-//! endpoints, as kube-proxy did in its first, userspace form. Pods on the machine's own network find them at loopback
-//! addresses of the same last octets.
+//! endpoints, as kube-proxy did in its first, userspace form.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -64,11 +63,7 @@ async fn relay(node: Arc<Node>, api_port: u16, mut known: watch::Receiver<Known>
             }
             if let Ok(listener) = inner.listen(address).await {
                 let (sender, to) = watch::channel(to);
-                relays.spawn(serve(listener, inner.clone(), to.clone()));
-                let outside = SocketAddr::from((on_loopback(address.ip()), address.port()));
-                if let Ok(listener) = TcpListener::bind(outside).await {
-                    relays.spawn(serve(listener, inner.clone(), to));
-                }
+                relays.spawn(serve(listener, inner.clone(), to));
                 running.insert(address, sender);
             }
         }
@@ -112,35 +107,8 @@ fn tell(node: &Node, hosts: String) {
     for file in files.into_iter().flatten().flatten().filter(|_| changed) {
         let own = fs::read_to_string(file.path()).unwrap_or_default();
         let own: Vec<&str> = own.lines().take(2).collect();
-        // The second line is the pod's own address and name.
-        let outside = own.last().is_some_and(|line| line.starts_with("127."));
-        let _ = fs::write(
-            file.path(),
-            format!("{}\n{}", own.join("\n"), names(&hosts, outside)),
-        );
+        let _ = fs::write(file.path(), format!("{}\n{hosts}", own.join("\n")));
     }
-}
-
-/// The lines of `/etc/hosts` for a pod in the node's network, or outside it.
-pub(super) fn names(hosts: &str, outside: bool) -> String {
-    if !outside {
-        return hosts.to_owned();
-    }
-    let moved = hosts.lines().filter_map(|line| {
-        let (address, names) = line.split_once(' ')?;
-        Some(format!("{} {names}\n", on_loopback(address.parse().ok()?)))
-    });
-    moved.collect()
-}
-
-/// Where a service is found from the machine's own network; other kubelets of this machine have other addresses.
-fn on_loopback(address: IpAddr) -> IpAddr {
-    let IpAddr::V4(four) = address else {
-        return address;
-    };
-    let [_, _, third, last] = four.octets();
-    let own = u8::try_from(std::process::id() % 100).unwrap_or_default();
-    IpAddr::V4(Ipv4Addr::new(127, 100 + own, third, last))
 }
 
 /// Lines of `/etc/hosts`, and which endpoints stand behind which address.

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::list;
+use super::node::NODE_ADDRESS;
 use super::pod::{Kind, Slot};
 
 /// The quality-of-service class: whether limits equal requests, whether there are any.
@@ -70,8 +71,8 @@ pub(super) fn of(pod: &Value, slots: &[Slot], address: Option<&str>, said: &Valu
     let mut status = json!({
         "phase": phase(pod, slots),
         "qosClass": class(pod),
-        "hostIP": "127.0.0.1",
-        "hostIPs": [{"ip": "127.0.0.1"}],
+        "hostIP": NODE_ADDRESS,
+        "hostIPs": [{"ip": NODE_ADDRESS}],
         "startTime": said.get("startTime").cloned()
             .unwrap_or_else(|| json!(Timestamp::now().to_string())),
         "conditions": [
