@@ -130,8 +130,8 @@ impl Release {
             || async {
                 let list = pods.list(&ListParams::default()).await?.items;
                 ensure!(!list.is_empty(), "there is no pod");
-                let unready: Vec<String> =
-                    list.iter().filter(|pod| !is_ready(pod)).map(why).collect();
+                let unready = list.iter().filter(|pod| !is_ready(pod));
+                let unready: Vec<String> = unready.map(|pod| why(pod, self.node.logs())).collect();
                 ensure!(unready.is_empty(), "{}", unready.join("\n"));
                 let names = list.into_iter().filter_map(|pod| pod.metadata.name);
                 Ok(Some(names.collect()))
