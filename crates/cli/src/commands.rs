@@ -2,6 +2,7 @@
 
 mod agent;
 mod healthcheck;
+mod k8s;
 mod server;
 
 use anyhow::Result;
@@ -16,6 +17,9 @@ pub(crate) enum Signet {
     /// The node agent, and commands to it
     #[command(subcommand)]
     Agent(agent::Command),
+    /// The Kubernetes programs, and commands for manifests
+    #[command(subcommand)]
+    K8s(k8s::Command),
 }
 
 impl Signet {
@@ -24,6 +28,7 @@ impl Signet {
         match self {
             Self::Server(command) => command.run(),
             Self::Agent(command) => command.run(),
+            Self::K8s(command) => command.run(),
         }
     }
 }

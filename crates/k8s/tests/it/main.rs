@@ -1,4 +1,6 @@
 //! The Kubernetes programs against a server, an agent and a fake API server in process.
 
+mod annotations_doc;
+mod inject;
 mod signet;
 mod workload;

@@ -1,0 +1,28 @@
+//! `signet k8s …`
+
+mod inject;
+mod policy;
+mod rules;
+
+use anyhow::Result;
+
+/// Programs for Kubernetes, and commands for manifests.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Add to manifests what their annotations ask for, as the webhook does
+    Inject(inject::Inject),
+    /// Take out of manifests what was injected
+    Uninject(inject::Uninject),
+    /// Print the MutatingAdmissionPolicy that does what mode `socket` does
+    Policy(policy::Policy),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<()> {
+        match self {
+            Self::Inject(inject) => inject.run(),
+            Self::Uninject(uninject) => uninject.run(),
+            Self::Policy(policy) => policy.run(),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `signet k8s inject` and `signet k8s uninject`
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use k8s::inject::Rules;
+use k8s::offline::{self, Action};
+
+use super::rules::RulesArgs;
+use crate::output::{Report, counted, say};
+
+/// `k8s inject`
+#[derive(clap::Args, Debug)]
+pub(crate) struct Inject {
+    #[command(flatten)]
+    input: Input,
+    /// Change nothing: tell what differs from what would be injected now, such as in `kubectl get pods -A -o yaml`
+    #[arg(long = "check")]
+    check: bool,
+    #[command(flatten)]
+    rules: RulesArgs,
+}
+
+/// `k8s uninject`
+#[derive(clap::Args, Debug)]
+pub(crate) struct Uninject {
+    #[command(flatten)]
+    input: Input,
+}
+
+#[derive(clap::Args, Debug)]
+struct Input {
+    /// Manifests in YAML or JSON; `-` is standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The namespace of objects that name none
+    #[arg(
+        short = 'n',
+        long = "namespace",
+        value_name = "NAME",
+        default_value = "default"
+    )]
+    namespace: String,
+    /// Tell only of what was changed or needs a look
+    #[arg(short = 'q', long = "quiet")]
+    quiet: bool,
+}
+
+impl Inject {
+    pub(crate) fn run(self) -> Result<()> {
+        let action = if self.check {
+            Action::Check
+        } else {
+            Action::Inject
+        };
+        self.input.run(action, &self.rules.read()?)
+    }
+}
+
+impl Uninject {
+    pub(crate) fn run(self) -> Result<()> {
+        self.input.run(Action::Uninject, &Rules::default())
+    }
+}
+
+impl Input {
+    /// Manifests to standard output, the report to standard error.
+    fn run(&self, action: Action, rules: &Rules) -> Result<()> {
+        let mut stream = String::new();
+        for file in &self.files {
+            // Two files are two documents.
+            if !stream.is_empty() && !stream.ends_with('\n') {
+                stream.push('\n');
+            }
+            let text = read(file)?;
+            if !stream.is_empty() && !text.starts_with("---") {
+                stream.push_str("---\n");
+            }
+            stream.push_str(&text);
+        }
+        let (text, reports) = offline::run(&stream, action, &self.namespace, rules)?;
+        let (mut told, mut failures) = (String::new(), 0);
+        for report in &reports {
+            failures += i64::from(report.is_failure());
+            let dull = matches!(
+                report.verdict,
+                offline::Verdict::Unchanged(_) | offline::Verdict::NotInjected
+            );
+            if !(self.quiet && dull && report.warnings.is_empty()) {
+                told.push_str(&format!("{report}\n"));
+            }
+        }
+        let out = if action == Action::Check {
+            String::new()
+        } else {
+            text
+        };
+        say(&Report { out, err: told })?;
+        match (failures, action) {
+            (0, _) => Ok(()),
+            (_, Action::Check) => bail!(
+                "{} not up to date",
+                counted(failures, "object is", "objects are")
+            ),
+            _ => bail!(
+                "{} not injected",
+                counted(failures, "object was", "objects were")
+            ),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        let read = std::io::stdin().lock().read_to_string(&mut text);
+        return read.map(|_| text).context("cannot read standard input");
+    }
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}

@@ -1,0 +1,503 @@
+//! The annotations, and what a pod's ones say.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::quantity::Quantity;
+use super::reason::Refusal;
+use super::rules::{LOG_LEVELS, Mode, PullPolicy, Resources, Rules};
+use super::upstream::{self, Pattern, Problem, Upstream};
+
+/// The switch; also a label.
+pub const INJECT: &str = "signet.dev/inject";
+/// The mode of `enabled`.
+pub const MODE: &str = "signet.dev/mode";
+/// What the injector did; its own.
+pub const STATUS: &str = "signet.dev/status";
+pub(crate) const SKIP_CONTAINERS: &str = "signet.dev/skip-containers";
+pub(crate) const NATIVE_SIDECAR: &str = "signet.dev/native-sidecar";
+pub(crate) const HOLD_APP: &str = "signet.dev/hold-app";
+pub(crate) const APP_PORT: &str = "signet.dev/app-port";
+pub(crate) const PORT: &str = "signet.dev/port";
+pub(crate) const PROTOCOL: &str = "signet.dev/protocol";
+pub(crate) const ALLOW: &str = "signet.dev/allow";
+pub(crate) const UPSTREAMS: &str = "signet.dev/upstreams";
+pub(crate) const METRICS_PORT: &str = "signet.dev/metrics-port";
+pub(crate) const IMAGE: &str = "signet.dev/image";
+pub(crate) const PULL_POLICY: &str = "signet.dev/image-pull-policy";
+pub(crate) const LOG_LEVEL: &str = "signet.dev/log-level";
+pub(crate) const RUN_AS_USER: &str = "signet.dev/run-as-user";
+pub(crate) const ENV: &str = "signet.dev/env";
+const CPU_REQUEST: &str = "signet.dev/cpu-request";
+const CPU_LIMIT: &str = "signet.dev/cpu-limit";
+const MEMORY_REQUEST: &str = "signet.dev/memory-request";
+const MEMORY_LIMIT: &str = "signet.dev/memory-limit";
+const STORAGE_REQUEST: &str = "signet.dev/ephemeral-storage-request";
+const STORAGE_LIMIT: &str = "signet.dev/ephemeral-storage-limit";
+
+/// One annotation, as the documentation shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Annotation {
+    /// Its full name.
+    pub name: &'static str,
+    /// The modes that read it.
+    pub modes: &'static str,
+    /// What kind of value.
+    pub kind: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// A good value.
+    pub example: &'static str,
+    /// What it does.
+    pub text: &'static str,
+}
+
+const fn row(
+    name: &'static str,
+    modes: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    example: &'static str,
+    text: &'static str,
+) -> Annotation {
+    Annotation {
+        name,
+        modes,
+        kind,
+        default,
+        example,
+        text,
+    }
+}
+
+/// Every annotation a pod can carry.
+pub const ANNOTATIONS: &[Annotation] = &[
+    row(
+        INJECT,
+        "all",
+        "`enabled`, `disabled`, `socket`, `files` or `envoy`",
+        "what the namespace says, else `disabled`",
+        "envoy",
+        "The switch. Also a label, and also on the namespace; the pod beats the namespace, a label beats an annotation.",
+    ),
+    row(
+        MODE,
+        "all",
+        "`socket`, `files` or `envoy`",
+        "what the namespace's annotation says, else `defaultMode`",
+        "files",
+        "What `enabled` means. Also on the namespace.",
+    ),
+    row(
+        SKIP_CONTAINERS,
+        "socket, files",
+        "names",
+        "none",
+        "istio-proxy, backup",
+        "Containers that get neither mount nor variable.",
+    ),
+    row(
+        NATIVE_SIDECAR,
+        "files, envoy",
+        "`true` or `false`",
+        "`nativeSidecars` and the cluster's version",
+        "true",
+        "Whether the sidecar is an init container that keeps running (Kubernetes 1.29 or newer).",
+    ),
+    row(
+        HOLD_APP,
+        "files, envoy",
+        "`true` or `false`",
+        "`true` for native sidecars, else `false`",
+        "true",
+        "Whether the app starts only when the sidecar is ready. A native sidecar always holds it; `true` on a cluster without them is refused.",
+    ),
+    row(
+        APP_PORT,
+        "envoy",
+        "port",
+        "the first TCP `containerPort` of the app",
+        "8080",
+        "Where the app listens, on 127.0.0.1; Envoy hands it the requests.",
+    ),
+    row(
+        PORT,
+        "envoy",
+        "port",
+        "`envoy.port` (8443)",
+        "9443",
+        "Where Envoy takes mTLS for the app. Point the Service's `targetPort` to it, or to its name `signet-mtls`.",
+    ),
+    row(
+        PROTOCOL,
+        "envoy",
+        "`http` or `tcp`",
+        "`http`",
+        "tcp",
+        "What the app speaks. With `http` (1.1, 2, gRPC) the caller's ID comes in `x-forwarded-client-cert`.",
+    ),
+    row(
+        ALLOW,
+        "envoy",
+        "callers",
+        "every workload of the trust domain",
+        "shop/frontend, spiffe://example.org/ns/ops/*",
+        "Who may call: SPIFFE IDs, `spiffe://…/*`, `<namespace>/<service account>` or `<namespace>/*`. Others get 403, or with `tcp` are cut off.",
+    ),
+    row(
+        UPSTREAMS,
+        "envoy",
+        "upstreams",
+        "none",
+        "9090=backend.shop:8443=spiffe://example.org/ns/shop/sa/backend",
+        "Whom the app calls: `[tcp://][<local port>=]<host>:<port>=<peer>[|<peer>…]`. Envoy listens on 127.0.0.1 at the local port (default: the port), speaks mTLS to the host, and hangs up on anybody but the peer named.",
+    ),
+    row(
+        METRICS_PORT,
+        "envoy",
+        "port",
+        "`envoy.metricsPort` (15020)",
+        "15021",
+        "Plain HTTP: `/stats/prometheus` and `/ready`, nothing else.",
+    ),
+    row(
+        IMAGE,
+        "files, envoy",
+        "image",
+        "`images.signet` or `images.envoy`",
+        "registry.example/envoy:v1.40.0",
+        "The sidecar's image.",
+    ),
+    row(
+        PULL_POLICY,
+        "files, envoy",
+        "`IfNotPresent`, `Always` or `Never`",
+        "`images.pullPolicy`",
+        "Always",
+        "When the kubelet pulls it.",
+    ),
+    row(
+        LOG_LEVEL,
+        "envoy",
+        "Envoy's log level",
+        "`envoy.logLevel`",
+        "debug",
+        "`trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`.",
+    ),
+    row(
+        RUN_AS_USER,
+        "files, envoy",
+        "user ID above 0",
+        "`envoy.user`; for files the app's own",
+        "1000",
+        "Whom the sidecar runs as. Left out where OpenShift assigns the IDs.",
+    ),
+    row(
+        ENV,
+        "files, envoy",
+        "`NAME=value`, separated by commas",
+        "none",
+        "TZ=UTC",
+        "More environment for the sidecar.",
+    ),
+    row(
+        CPU_REQUEST,
+        "files, envoy",
+        "quantity",
+        "`resources.cpuRequest`",
+        "50m",
+        "The sidecar's CPU request.",
+    ),
+    row(
+        CPU_LIMIT,
+        "files, envoy",
+        "quantity",
+        "`resources.cpuLimit`",
+        "1",
+        "The sidecar's CPU limit.",
+    ),
+    row(
+        MEMORY_REQUEST,
+        "files, envoy",
+        "quantity",
+        "`resources.memoryRequest`",
+        "64Mi",
+        "The sidecar's memory request.",
+    ),
+    row(
+        MEMORY_LIMIT,
+        "files, envoy",
+        "quantity",
+        "`resources.memoryLimit`",
+        "512Mi",
+        "The sidecar's memory limit. Below the request it is raised to it, with a warning.",
+    ),
+    row(
+        STORAGE_REQUEST,
+        "files, envoy",
+        "quantity",
+        "`resources.ephemeralStorageRequest`",
+        "16Mi",
+        "The sidecar's ephemeral storage request.",
+    ),
+    row(
+        STORAGE_LIMIT,
+        "files, envoy",
+        "quantity",
+        "`resources.ephemeralStorageLimit`",
+        "64Mi",
+        "The sidecar's ephemeral storage limit.",
+    ),
+];
+
+/// What the app speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http,
+    Tcp,
+}
+
+/// What a pod's annotations ask for, the rules' defaults filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) skip: Vec<String>,
+    pub(crate) native: Option<bool>,
+    pub(crate) hold: bool,
+    pub(crate) app_port: Option<u16>,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    pub(crate) allow: Vec<Pattern>,
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) metrics_port: u16,
+    pub(crate) image: String,
+    pub(crate) pull_policy: PullPolicy,
+    pub(crate) log_level: String,
+    pub(crate) user: Option<u32>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) resources: Resources,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Wanted {
+    /// Reads a pod's annotations.
+    pub(crate) fn read(pod: &Value, mode: Mode, rules: &Rules) -> Result<Self, Refusal> {
+        let own = &rules.trust_domain;
+        let mut reader = Reader {
+            annotations: pod.pointer("/metadata/annotations"),
+            warnings: Vec::new(),
+        };
+        let image = if mode == Mode::Envoy {
+            &rules.images.envoy
+        } else {
+            &rules.images.signet
+        };
+        let mut wanted = Self {
+            skip: reader.get(SKIP_CONTAINERS).map(names).unwrap_or_default(),
+            native: reader.strict(NATIVE_SIDECAR, boolean)?,
+            hold: reader.strict(HOLD_APP, boolean)?.unwrap_or(false),
+            app_port: reader.strict(APP_PORT, upstream::parse_port)?,
+            port: reader
+                .strict(PORT, upstream::parse_port)?
+                .unwrap_or(rules.envoy.port),
+            protocol: reader.strict(PROTOCOL, protocol)?.unwrap_or(Protocol::Http),
+            allow: reader
+                .strict(ALLOW, |text| upstream::parse_allow(text, own))?
+                .unwrap_or_default(),
+            upstreams: reader
+                .strict(UPSTREAMS, |text| upstream::parse_upstreams(text, own))?
+                .unwrap_or_default(),
+            metrics_port: reader
+                .strict(METRICS_PORT, upstream::parse_port)?
+                .unwrap_or(rules.envoy.metrics_port),
+            image: reader
+                .lenient(IMAGE, image_name)
+                .unwrap_or_else(|| image.clone()),
+            pull_policy: reader
+                .lenient(PULL_POLICY, pull_policy)
+                .unwrap_or(rules.images.pull_policy),
+            log_level: reader
+                .lenient(LOG_LEVEL, log_level)
+                .unwrap_or_else(|| rules.envoy.log_level.clone()),
+            user: reader.lenient(RUN_AS_USER, user),
+            env: reader.lenient(ENV, environment).unwrap_or_default(),
+            resources: Resources::default(),
+            warnings: Vec::new(),
+        };
+        wanted.resources = reader.resources(if mode == Mode::Envoy {
+            &rules.envoy.resources
+        } else {
+            &rules.files.resources
+        });
+        if mode != Mode::Socket {
+            wanted.warnings = reader.warnings;
+        }
+        Ok(wanted)
+    }
+}
+
+struct Reader<'a> {
+    annotations: Option<&'a Value>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.annotations?.get(name)?.as_str()
+    }
+
+    /// A value that must be right: a wrong one is refused.
+    fn strict<T>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&'a str) -> Result<T, Problem>,
+    ) -> Result<Option<T>, Refusal> {
+        let parsed = self.get(name).map(|text| parse(text.trim()));
+        parsed
+            .transpose()
+            .map_err(|problem| Refusal::annotation(name, &problem))
+    }
+
+    /// A value the pod can do without: a wrong one is told and the default taken.
+    fn lenient<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&'a str) -> Result<T, Problem>,
+    ) -> Option<T> {
+        match parse(self.get(name)?.trim()) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.warnings
+                    .push(format!("annotation {name}: {problem}; the default is used"));
+                None
+            }
+        }
+    }
+
+    fn resources(&mut self, default: &Resources) -> Resources {
+        let mut quantity = |name, default: &Option<String>| {
+            let given = self.lenient(name, |text| {
+                Quantity::parse(text)
+                    .map(|_| text.to_owned())
+                    .map_err(|why| Problem(format!("{text:?}: {why}")))
+            });
+            given.or_else(|| default.clone())
+        };
+        let cpu = (
+            quantity(CPU_REQUEST, &default.cpu_request),
+            quantity(CPU_LIMIT, &default.cpu_limit),
+        );
+        let memory = (
+            quantity(MEMORY_REQUEST, &default.memory_request),
+            quantity(MEMORY_LIMIT, &default.memory_limit),
+        );
+        let storage = (
+            quantity(STORAGE_REQUEST, &default.ephemeral_storage_request),
+            quantity(STORAGE_LIMIT, &default.ephemeral_storage_limit),
+        );
+        let (cpu_request, cpu_limit) = self.ordered("cpu", cpu);
+        let (memory_request, memory_limit) = self.ordered("memory", memory);
+        let (ephemeral_storage_request, ephemeral_storage_limit) =
+            self.ordered("ephemeral-storage", storage);
+        Resources {
+            cpu_request,
+            cpu_limit,
+            memory_request,
+            memory_limit,
+            ephemeral_storage_request,
+            ephemeral_storage_limit,
+        }
+    }
+
+    /// A limit below its request would make the API server refuse the pod.
+    fn ordered(
+        &mut self,
+        resource: &str,
+        pair: (Option<String>, Option<String>),
+    ) -> (Option<String>, Option<String>) {
+        if let (Some(request), Some(limit)) = &pair
+            && let (Ok(low), Ok(high)) = (Quantity::parse(request), Quantity::parse(limit))
+            && high < low
+        {
+            self.warnings.push(format!(
+                "the {resource} limit {limit} is below the request {request}: raised to it"
+            ));
+            return (pair.0.clone(), pair.0);
+        }
+        pair
+    }
+}
+
+fn names(text: &str) -> Vec<String> {
+    let items = text.split(|c: char| c == ',' || c.is_whitespace());
+    items
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn boolean(text: &str) -> Result<bool, Problem> {
+    text.parse()
+        .map_err(|_| Problem(format!("{text:?}: write true or false")))
+}
+
+fn protocol(text: &str) -> Result<Protocol, Problem> {
+    match text {
+        "http" => Ok(Protocol::Http),
+        "tcp" => Ok(Protocol::Tcp),
+        _ => Err(Problem(format!("{text:?}: write http or tcp"))),
+    }
+}
+
+fn image_name(text: &str) -> Result<String, Problem> {
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(Problem(format!("{text:?} is no image name")));
+    }
+    Ok(text.to_owned())
+}
+
+fn pull_policy(text: &str) -> Result<PullPolicy, Problem> {
+    PullPolicy::named(text)
+        .ok_or_else(|| Problem(format!("{text:?}: write IfNotPresent, Always or Never")))
+}
+
+fn log_level(text: &str) -> Result<String, Problem> {
+    if LOG_LEVELS.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(Problem(format!(
+        "{text:?}: write one of {}",
+        LOG_LEVELS.join(", ")
+    )))
+}
+
+fn user(text: &str) -> Result<u32, Problem> {
+    match text.parse::<u32>() {
+        Ok(user) if user > 0 && i32::try_from(user).is_ok() => Ok(user),
+        _ => Err(Problem(format!(
+            "{text:?}: write a user ID from 1 to {}",
+            i32::MAX
+        ))),
+    }
+}
+
+fn environment(text: &str) -> Result<Vec<(String, String)>, Problem> {
+    let mut all = BTreeMap::new();
+    for item in text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+    {
+        let (name, value) = item.split_once('=').unwrap_or((item, ""));
+        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if !item.contains('=')
+            || name.is_empty()
+            || !name.bytes().all(good)
+            || name.as_bytes()[0].is_ascii_digit()
+        {
+            return Err(Problem(format!("{item:?}: write NAME=value")));
+        }
+        all.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(all.into_iter().collect())
+}

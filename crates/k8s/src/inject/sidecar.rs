@@ -1,0 +1,207 @@
+//! The containers added: their images, rights, probes and resources.
+
+use serde_json::{Map, Value, json};
+
+use super::annotations::Wanted;
+use super::rules::Rules;
+use super::{
+    ADMIN_DIR, ENVOY, FILES, FILES_DIR, Namespace, SOCKET_DIR, SOCKET_URI, SOCKET_VARIABLE,
+    SOCKET_VOLUME, bootstrap,
+};
+
+/// OpenShift gives every namespace user IDs of its own and refuses others.
+const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
+
+/// The Envoy of mode `envoy`.
+pub(crate) fn envoy(
+    pod: &Value,
+    wanted: &Wanted,
+    app_port: Option<u16>,
+    namespace: &Namespace,
+    rules: &Rules,
+) -> Value {
+    let account = service_account(pod);
+    let bootstrap = bootstrap::bootstrap(wanted, app_port, rules);
+    let ready = json!({"path": "/ready", "port": wanted.metrics_port});
+    let mut ports = vec![
+        json!({"name": "signet-metrics", "containerPort": wanted.metrics_port, "protocol": "TCP"}),
+    ];
+    if app_port.is_some() {
+        ports.insert(
+            0,
+            json!({"name": "signet-mtls", "containerPort": wanted.port, "protocol": "TCP"}),
+        );
+    }
+    let pod_name =
+        json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+    let mut container = base(
+        ENVOY,
+        wanted,
+        Some(wanted.user.unwrap_or(rules.envoy.user)),
+        namespace,
+    );
+    let args = [
+        "--config-yaml".to_owned(),
+        bootstrap.to_string(),
+        "--service-cluster".to_owned(),
+        format!("{}/{account}", namespace.name),
+        "--service-node".to_owned(),
+        "$(POD_NAME)".to_owned(),
+        "--log-level".to_owned(),
+        wanted.log_level.clone(),
+        "--concurrency".to_owned(),
+        rules.envoy.concurrency.to_string(),
+        "--disable-hot-restart".to_owned(),
+    ];
+    container["args"] = json!(args);
+    container["env"] = environment(vec![pod_name], wanted);
+    container["ports"] = json!(ports);
+    // Ten minutes for an identity to be registered and issued; then the kubelet starts over.
+    container["startupProbe"] =
+        json!({"httpGet": ready, "periodSeconds": 1, "failureThreshold": 600, "timeoutSeconds": 2});
+    container["readinessProbe"] =
+        json!({"httpGet": ready, "periodSeconds": 5, "timeoutSeconds": 2});
+    container["volumeMounts"] = json!([socket_mount(), {"name": ENVOY, "mountPath": ADMIN_DIR}]);
+    container
+}
+
+/// The helper of mode `files`.
+pub(crate) fn files(pod: &Value, wanted: &Wanted, namespace: &Namespace, rules: &Rules) -> Value {
+    let user = wanted
+        .user
+        .or_else(|| app_user(pod))
+        .unwrap_or(rules.files.user);
+    let mut container = base(FILES, wanted, Some(user), namespace);
+    container["args"] = json!(["k8s", "files", "--dir", FILES_DIR]);
+    container["env"] = environment(
+        vec![json!({"name": SOCKET_VARIABLE, "value": SOCKET_URI})],
+        wanted,
+    );
+    let check = json!([
+        "/usr/bin/signet",
+        "k8s",
+        "files",
+        "--dir",
+        FILES_DIR,
+        "--check"
+    ]);
+    container["startupProbe"] = json!({"exec": {"command": check}, "periodSeconds": 1, "failureThreshold": 600, "timeoutSeconds": 2});
+    container["volumeMounts"] = json!([socket_mount(), {"name": FILES, "mountPath": FILES_DIR}]);
+    container
+}
+
+/// What every sidecar has; runs under the Pod Security Standard `restricted`.
+fn base(name: &str, wanted: &Wanted, user: Option<u32>, namespace: &Namespace) -> Value {
+    let mut security = json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": false,
+        "readOnlyRootFilesystem": true,
+        "runAsNonRoot": true,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    if let Some(user) = user
+        && !namespace.annotations.contains_key(UID_RANGE)
+    {
+        security["runAsUser"] = json!(user);
+    }
+    let mut container = json!({
+        "name": name,
+        "image": wanted.image,
+        "imagePullPolicy": wanted.pull_policy.as_str(),
+        "securityContext": security,
+    });
+    if let Some(resources) = resources(wanted) {
+        container["resources"] = resources;
+    }
+    container
+}
+
+fn resources(wanted: &Wanted) -> Option<Value> {
+    let (mut requests, mut limits) = (Map::new(), Map::new());
+    for (resource, request, limit) in wanted.resources.pairs() {
+        if let Some(request) = request {
+            requests.insert(resource.to_owned(), json!(request));
+        }
+        if let Some(limit) = limit {
+            limits.insert(resource.to_owned(), json!(limit));
+        }
+    }
+    let mut all = Map::new();
+    for (key, part) in [("requests", requests), ("limits", limits)] {
+        if !part.is_empty() {
+            all.insert(key.to_owned(), Value::Object(part));
+        }
+    }
+    (!all.is_empty()).then_some(Value::Object(all))
+}
+
+/// Our variables and the annotation's; where they have one name, the annotation's counts.
+fn environment(ours: Vec<Value>, wanted: &Wanted) -> Value {
+    let given = |name: &Value| wanted.env.iter().any(|(given, _)| name == given);
+    let mut all: Vec<Value> = ours
+        .into_iter()
+        .filter(|ours| !given(&ours["name"]))
+        .collect();
+    all.extend(
+        wanted
+            .env
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": value})),
+    );
+    Value::Array(all)
+}
+
+/// The agent's socket, as every container that uses it mounts it.
+pub(crate) fn socket_mount() -> Value {
+    json!({"name": SOCKET_VOLUME, "mountPath": SOCKET_DIR, "readOnly": true})
+}
+
+fn service_account(pod: &Value) -> &str {
+    let name = pod
+        .pointer("/spec/serviceAccountName")
+        .and_then(Value::as_str);
+    name.filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
+/// The user the app runs as, when its manifest says so: it must be able to read its key.
+fn app_user(pod: &Value) -> Option<u32> {
+    let first = pod.pointer("/spec/containers/0/securityContext/runAsUser");
+    let user = first.or_else(|| pod.pointer("/spec/securityContext/runAsUser"))?;
+    u32::try_from(user.as_u64()?).ok().filter(|user| *user > 0)
+}
+
+/// Merges a container of the pod over ours: objects by key, lists of named things by name, everything else replaced.
+pub(crate) fn overlay(ours: &mut Value, theirs: &Value) {
+    match (ours, theirs) {
+        (Value::Object(ours), Value::Object(theirs)) => {
+            for (key, value) in theirs {
+                match ours.get_mut(key) {
+                    Some(slot) if !value.is_null() => overlay(slot, value),
+                    _ => drop(ours.insert(key.clone(), value.clone())),
+                }
+            }
+        }
+        (Value::Array(ours), Value::Array(theirs)) if merge_key(ours).is_some() => {
+            let key = merge_key(ours).unwrap_or_default();
+            for item in theirs {
+                let id = item.get(key);
+                let slot = ours
+                    .iter_mut()
+                    .find(|ours| id.is_some() && ours.get(key) == id);
+                match slot {
+                    Some(slot) => overlay(slot, item),
+                    None => ours.push(item.clone()),
+                }
+            }
+        }
+        (ours, theirs) => *ours = theirs.clone(),
+    }
+}
+
+/// By what Kubernetes tells the items of such a list apart.
+fn merge_key(list: &[Value]) -> Option<&'static str> {
+    ["mountPath", "containerPort", "name"]
+        .into_iter()
+        .find(|key| !list.is_empty() && list.iter().all(|item| item.get(key).is_some()))
+}
