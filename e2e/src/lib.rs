@@ -19,6 +19,7 @@ mod netns;
 pub mod ports;
 pub mod process;
 pub mod release;
+pub mod screen;
 pub mod stock;
 pub mod tls;
 pub mod wait;

@@ -1,5 +1,7 @@
 //! Signet installed from its chart on a [`Cluster`] with a test node: every program a pod, as on a real cluster.
 
+pub mod shop;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,13 +1,6 @@
 //! `make demo`: a trust domain, two real Envoys that talk mTLS, a stranger that gets nothing, and rotation under load.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for people"
-)]
-
 mod probe;
-mod screen;
 mod sidecar;
 mod story;
 
@@ -15,14 +8,16 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use e2e::Domain;
+use e2e::screen::Screen;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::screen::Screen;
 use crate::story::Story;
+
+const STEPS: usize = 7;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut screen = Screen::new();
+    let mut screen = Screen::new(STEPS);
     match tell(&mut screen).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use e2e::app::App;
 use e2e::load::{self, Load};
+use e2e::screen::Screen;
 use e2e::{Domain, Settings, ports};
 use tokio::time::{Instant, sleep};
 
 use crate::probe;
-use crate::screen::Screen;
 use crate::sidecar::{Held, Sidecar, alias};
+use e2e::screen::Screen;
 
 /// How many SVIDs must be renewed under load, over both Envoys.
 const ROTATIONS: usize = 10;

@@ -1,14 +1,19 @@
-//! What the demo shows, line by line.
+//! What a demo shows, line by line.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is for people"
+)]
 
 use std::path::Path;
 
 use anyhow::Error;
 use tokio::time::Instant;
 
-const STEPS: usize = 7;
-
 /// The terminal, and how far the story has come.
-pub(crate) struct Screen {
+#[derive(Debug)]
+pub struct Screen {
+    steps: usize,
     started: Instant,
     step: usize,
     title: &'static str,
@@ -16,8 +21,11 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    pub(crate) fn new() -> Self {
+    /// For a story of so many steps.
+    #[must_use]
+    pub fn new(steps: usize) -> Self {
         Self {
+            steps,
             started: Instant::now(),
             step: 0,
             title: "preparing",
@@ -26,19 +34,20 @@ impl Screen {
     }
 
     /// Begins the next step, which is to lead to what is expected.
-    pub(crate) fn step(&mut self, title: &'static str, expected: &'static str) {
+    pub fn step(&mut self, title: &'static str, expected: &'static str) {
         self.step += 1;
         (self.title, self.expected) = (title, expected);
         let seconds = self.started.elapsed().as_secs_f32();
-        println!("\n[{}/{STEPS}] {title}  ({seconds:.1} s)", self.step);
+        println!("\n[{}/{}] {title}  ({seconds:.1} s)", self.step, self.steps);
     }
 
-    pub(crate) fn line(&self, text: impl AsRef<str>) {
+    /// One line of the step.
+    pub fn line(&self, text: impl AsRef<str>) {
         println!("      {}", text.as_ref());
     }
 
     /// Rows under a head, in columns as wide as they need to be.
-    pub(crate) fn table<const N: usize>(&self, head: [&str; N], rows: &[[String; N]]) {
+    pub fn table<const N: usize>(&self, head: [&str; N], rows: &[[String; N]]) {
         let width = |column: usize| {
             let cells = rows.iter().map(|row| row[column].chars().count());
             cells.max().unwrap_or(0).max(head[column].len())
@@ -57,7 +66,7 @@ impl Screen {
     }
 
     /// Says what went wrong, and what should have been.
-    pub(crate) fn failed(&self, error: &Error) {
+    pub fn failed(&self, error: &Error) {
         eprintln!("\nFAILED at step {}: {}", self.step, self.title);
         eprintln!("  expected: {}", self.expected);
         eprintln!(
@@ -67,7 +76,7 @@ impl Screen {
     }
 
     /// Says where the logs are.
-    pub(crate) fn logs(&self, folder: &Path) {
+    pub fn logs(&self, folder: &Path) {
         eprintln!("\nThe logs stay in {0}: {0}/*.log", folder.display());
     }
 }

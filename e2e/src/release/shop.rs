@@ -1,0 +1,140 @@
+//! The workloads of K1 and the demo: a backend behind an Envoy, a frontend that may call it, a stranger that may not, and
+//! a pod that asked for nothing, in a namespace that enforces Pod Security's `restricted`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use super::{Release, is_ready, why};
+use crate::cluster::Cluster;
+use crate::load::{self, Answer};
+use crate::wait;
+
+/// Their namespace.
+pub const NAMESPACE: &str = "shop";
+
+/// The local port at which callers reach the backend.
+pub const UPSTREAM_PORT: u16 = 9090;
+
+const READY_BOUND: Duration = Duration::from_secs(120);
+
+/// `spiffe://{trust domain}/ns/shop/sa/{account}`.
+#[must_use]
+pub fn id(trust_domain: &str, account: &str) -> String {
+    format!("spiffe://{trust_domain}/ns/{NAMESPACE}/sa/{account}")
+}
+
+/// The annotations of one of them; none for `plain`.
+#[must_use]
+pub fn annotations(trust_domain: &str, name: &str) -> Value {
+    let backend = id(trust_domain, "backend");
+    let upstream = format!("{UPSTREAM_PORT}=backend.{NAMESPACE}:8443={backend}");
+    match name {
+        "backend" => json!({"signet.dev/inject": "envoy", "signet.dev/allow": "shop/frontend"}),
+        "plain" => json!({}),
+        _ => json!({"signet.dev/inject": "envoy", "signet.dev/upstreams": upstream}),
+    }
+}
+
+/// The namespace, and the backend's Service.
+///
+/// # Errors
+/// When the API server refuses them.
+pub async fn open(cluster: &Cluster) -> Result<()> {
+    let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
+    cluster.namespace_named(NAMESPACE, &restricted).await?;
+    cluster
+        .apply(&json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": NAMESPACE, "name": "backend"},
+            "spec": {
+                "selector": {"app": "backend"},
+                "ports": [{"port": 8443, "targetPort": "signet-mtls"}],
+            },
+        }))
+        .await
+}
+
+/// A Deployment of the app with a service account of its own.
+///
+/// # Errors
+/// When the API server refuses them.
+pub async fn deploy(cluster: &Cluster, name: &str, annotations: &Value) -> Result<()> {
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"namespace": NAMESPACE, "name": name},
+    });
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"namespace": NAMESPACE, "name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}, "annotations": annotations},
+                "spec": {
+                    "serviceAccountName": name,
+                    "securityContext": {
+                        "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "containers": [{
+                        "name": "app", "image": "app",
+                        "ports": [{"containerPort": 8080}],
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                    }],
+                },
+            },
+        },
+    });
+    cluster.apply(&json!([account, deployment])).await
+}
+
+/// Waits for the pod of this Deployment to be ready.
+///
+/// # Errors
+/// When it is not in time, and why.
+pub async fn ready_pod(cluster: &Cluster, release: &Release, name: &str) -> Result<Pod> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client()?, NAMESPACE);
+    let what = format!("the pod of {name} to be ready");
+    wait::within(READY_BOUND, &what, || async {
+        let params = ListParams::default().labels(&format!("app={name}"));
+        let pod = pods.list(&params).await?.items.into_iter().next();
+        let pod = pod.context("no pod")?;
+        ensure!(is_ready(&pod), "{}", why(&pod, release.node.logs()));
+        Ok(Some(pod))
+    })
+    .await
+}
+
+/// Asks the backend through the Envoy of this Deployment's pod, until the answer has this status.
+///
+/// # Errors
+/// When it does not in time; with the last answer.
+pub async fn call(
+    cluster: &Cluster,
+    release: &Release,
+    caller: &str,
+    status: u16,
+) -> Result<Answer> {
+    let pod = ready_pod(cluster, release, caller).await?;
+    let name = pod.metadata.name.context("a name")?;
+    let forward = release.node.forward(NAMESPACE, &name, UPSTREAM_PORT);
+    let upstream = forward.await?;
+    wait::until(&format!("{caller}'s request to be answered"), || async {
+        let answer = load::get(upstream, "/").await?;
+        ensure!(
+            answer.status == status,
+            "{}: {}",
+            answer.status,
+            answer.body
+        );
+        Ok(Some(answer))
+    })
+    .await
+}
