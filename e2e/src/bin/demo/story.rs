@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::probe;
 use crate::sidecar::{Held, Sidecar, alias};
-use e2e::screen::Screen;
 
 /// How many SVIDs must be renewed under load, over both Envoys.
 const ROTATIONS: usize = 10;
