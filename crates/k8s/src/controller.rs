@@ -5,7 +5,13 @@
 pub mod config;
 pub mod crd;
 pub mod desired;
+mod federation;
+pub mod lint;
 pub mod plan;
+mod publish;
+pub mod reconcile;
+pub mod run;
 pub mod state;
 pub mod template;
 pub mod validate;
+mod watch;

@@ -1,5 +1,6 @@
 //! `signet k8s …`
 
+mod controller;
 mod inject;
 mod policy;
 mod rules;
@@ -9,6 +10,8 @@ use anyhow::Result;
 /// Programs for Kubernetes, and commands for manifests.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Command {
+    /// Run the controller: registration entries from ClusterSPIFFEIDs and pods
+    Controller(controller::Controller),
     /// Add to manifests what their annotations ask for, as the webhook does
     Inject(inject::Inject),
     /// Take out of manifests what was injected
@@ -20,6 +23,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<()> {
         match self {
+            Self::Controller(controller) => controller.run(),
             Self::Inject(inject) => inject.run(),
             Self::Uninject(uninject) => uninject.run(),
             Self::Policy(policy) => policy.run(),

@@ -57,8 +57,10 @@ pub enum Event {
     End(Kind),
 }
 
+type Labels = BTreeMap<String, String>;
+
 struct Namespace {
-    labels: BTreeMap<String, String>,
+    labels: Labels,
     ignored: bool,
 }
 
@@ -80,6 +82,8 @@ pub struct State {
     in_dirty: HashSet<String>,
     /// Resources whose status may have changed.
     touched: BTreeSet<String>,
+    /// Counts what pods and namespaces came, changed and went.
+    changes: usize,
     /// Entries: wanted and there.
     pub ledger: Ledger,
 }
@@ -111,6 +115,7 @@ impl State {
             dirty: VecDeque::new(),
             in_dirty: HashSet::new(),
             touched: BTreeSet::new(),
+            changes: 0,
         }
     }
 
@@ -161,6 +166,29 @@ impl State {
     #[must_use]
     pub fn pods(&self) -> usize {
         self.pods.len()
+    }
+
+    /// Differs whenever [`State::labels`] may.
+    #[must_use]
+    pub(super) const fn revision(&self) -> usize {
+        self.changes
+    }
+
+    /// The labels of all namespaces, and of all pods that run with how many have them.
+    #[must_use]
+    pub(super) fn labels(&self) -> (BTreeMap<String, Labels>, BTreeMap<(String, Labels), usize>) {
+        let namespaces = self
+            .namespaces
+            .iter()
+            .map(|(name, namespace)| (name.clone(), namespace.labels.clone()))
+            .collect();
+        let mut pods = BTreeMap::new();
+        for pod in self.pods.values().filter(|pod| !pod.finished) {
+            *pods
+                .entry((pod.namespace.clone(), pod.labels.clone()))
+                .or_default() += 1;
+        }
+        (namespaces, pods)
     }
 
     /// Looks at one pod of those that something happened to; false when there is none.

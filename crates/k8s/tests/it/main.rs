@@ -1,6 +1,7 @@
 //! The Kubernetes programs against a server, an agent and a fake API server in process.
 
 mod annotations_doc;
+mod controller;
 mod inject;
 mod signet;
 mod workload;

@@ -34,6 +34,7 @@ impl State {
             Kind::Node => drop(self.nodes.remove(id)),
             Kind::Namespace => {
                 self.namespaces.remove(id);
+                self.changes += 1;
                 self.mark_all(members(&self.pods_in, id));
             }
             Kind::Endpoints => {
@@ -66,6 +67,7 @@ impl State {
             .or_default()
             .insert(pod.uid.clone());
         self.mark(&pod.uid);
+        self.changes += 1;
         self.pods.insert(pod.uid.clone(), Arc::new(pod));
     }
 
@@ -76,6 +78,7 @@ impl State {
                 take(&mut self.pods_on, node, uid);
             }
             self.mark(uid);
+            self.changes += 1;
         }
     }
 

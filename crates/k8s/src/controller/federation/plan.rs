@@ -1,0 +1,313 @@
+//! What is to be done about foreign trust domains. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use identity::{Bundle, TrustDomain};
+use proto::spire::api::types;
+use runtime::config::Problem;
+use serde_json::{Value as Json, json};
+
+use crate::controller::config::Class;
+use crate::controller::crd::ClusterFederatedTrustDomainSpec;
+use crate::controller::desired::Source;
+use crate::controller::state::{Conditions, Event, Kind, StatusUpdate};
+use crate::controller::template::Scope;
+use crate::controller::validate::{Federation, federated_trust_domain};
+
+/// A ClusterFederatedTrustDomain.
+struct Record {
+    name: String,
+    generation: i64,
+    source: Source,
+    status: Json,
+    relation: Result<Federation, Vec<Problem>>,
+}
+
+/// All of them, and what the server has.
+pub(super) struct Federations {
+    scope: Scope,
+    class: Class,
+    records: BTreeMap<String, Record>,
+    seen: Option<HashSet<String>>,
+    synced: bool,
+    /// Trust domains that a resource declared while this process watched: only these are ever deleted.
+    declared: BTreeSet<TrustDomain>,
+    server: BTreeMap<String, types::FederationRelationship>,
+    failed: BTreeMap<TrustDomain, String>,
+    /// The bundle that was last sent for a trust domain, which `trustDomainBundle` says.
+    sent: BTreeMap<TrustDomain, Bundle>,
+}
+
+/// What to write.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Writes {
+    pub(super) create: Vec<types::FederationRelationship>,
+    pub(super) update: Vec<types::FederationRelationship>,
+    pub(super) delete: Vec<String>,
+}
+
+impl Federations {
+    pub(super) fn new(scope: Scope, class: Class) -> Self {
+        Self {
+            scope,
+            class,
+            records: BTreeMap::new(),
+            seen: None,
+            synced: false,
+            declared: BTreeSet::new(),
+            server: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Begin(_) => self.seen = Some(HashSet::new()),
+            Event::Apply(_, object) => self.apply(object),
+            Event::Delete(_, object) => {
+                if let Some(uid) = text(&object, "/metadata/uid") {
+                    self.records.remove(&uid);
+                }
+            }
+            Event::End(_) => {
+                let seen = self.seen.take().unwrap_or_default();
+                self.records.retain(|uid, _| seen.contains(uid));
+                self.synced = true;
+            }
+        }
+    }
+
+    fn apply(&mut self, object: Json) {
+        let Some(uid) = text(&object, "/metadata/uid") else {
+            return;
+        };
+        if let Some(seen) = &mut self.seen {
+            seen.insert(uid.clone());
+        }
+        let raw = object.get("spec").cloned().unwrap_or_default();
+        if !self.class.takes(
+            raw.get("className")
+                .and_then(Json::as_str)
+                .unwrap_or_default(),
+        ) {
+            self.records.remove(&uid);
+            return;
+        }
+        let spec = serde_json::from_value::<ClusterFederatedTrustDomainSpec>(raw);
+        let relation = match spec {
+            Ok(spec) => federated_trust_domain(&spec, &self.scope),
+            Err(error) => Err(vec![Problem {
+                path: "spec".to_owned(),
+                message: error.to_string(),
+            }]),
+        };
+        if let Ok(relation) = &relation {
+            self.declared.insert(relation.trust_domain.clone());
+        }
+        let record = Record {
+            name: text(&object, "/metadata/name").unwrap_or_default(),
+            generation: object
+                .pointer("/metadata/generation")
+                .and_then(Json::as_i64)
+                .unwrap_or(0),
+            source: Source {
+                created: text(&object, "/metadata/creationTimestamp").unwrap_or_default(),
+                deleting: text(&object, "/metadata/deletionTimestamp").is_some(),
+                uid: uid.clone(),
+            },
+            status: object.get("status").cloned().unwrap_or_default(),
+            relation,
+        };
+        self.records.insert(uid, record);
+    }
+
+    /// What the server has, all of it.
+    pub(super) fn listed(&mut self, relations: Vec<types::FederationRelationship>) {
+        self.server = relations
+            .into_iter()
+            .map(|relation| (relation.trust_domain.clone(), relation))
+            .collect();
+    }
+
+    pub(super) fn plan(&self) -> Writes {
+        let mut writes = Writes::default();
+        let wanted = self.wanted();
+        for (trust_domain, (_, relation)) in &wanted {
+            match self.server.get(trust_domain.as_str()) {
+                None => writes.create.push(wire(relation)),
+                Some(there) if !self.same(there, relation) => writes.update.push(wire(relation)),
+                Some(_) => {}
+            }
+        }
+        // In doubt, keep: a resource that cannot be read may declare any of them.
+        let certain = self.synced && self.records.values().all(|record| record.relation.is_ok());
+        if certain {
+            let leftover = self
+                .declared
+                .iter()
+                .filter(|declared| !wanted.contains_key(*declared));
+            let there = leftover.filter(|leftover| self.server.contains_key(leftover.as_str()));
+            writes.delete.extend(there.map(TrustDomain::to_string));
+        }
+        writes
+    }
+
+    /// By trust domain, the oldest resource's relation.
+    fn wanted(&self) -> BTreeMap<TrustDomain, (&Source, &Federation)> {
+        let mut wanted: BTreeMap<TrustDomain, (&Source, &Federation)> = BTreeMap::new();
+        for record in self.records.values() {
+            let Ok(relation) = &record.relation else {
+                continue;
+            };
+            let entry = wanted
+                .entry(relation.trust_domain.clone())
+                .or_insert((&record.source, relation));
+            if record.source < *entry.0 {
+                *entry = (&record.source, relation);
+            }
+        }
+        wanted
+    }
+
+    /// The server's bundle is its own matter, but for one that the resource says anew.
+    fn same(&self, there: &types::FederationRelationship, wanted: &Federation) -> bool {
+        let plain = wire(&Federation {
+            bundle: None,
+            ..wanted.clone()
+        });
+        let sent = self.sent.get(&wanted.trust_domain);
+        let new_bundle =
+            sent.is_some() && wanted.bundle.is_some() && sent != wanted.bundle.as_ref();
+        there.bundle_endpoint_url == plain.bundle_endpoint_url
+            && there.bundle_endpoint_profile == plain.bundle_endpoint_profile
+            && !new_bundle
+    }
+
+    /// What became of a write for `trust_domain`.
+    pub(super) fn written(&mut self, trust_domain: &str, failure: Option<String>) {
+        let Ok(trust_domain) = TrustDomain::parse(trust_domain) else {
+            return;
+        };
+        match failure {
+            Some(message) => drop(self.failed.insert(trust_domain, message)),
+            None => {
+                self.failed.remove(&trust_domain);
+                let bundle = self
+                    .wanted()
+                    .get(&trust_domain)
+                    .and_then(|(_, relation)| relation.bundle.clone());
+                if let Some(bundle) = bundle {
+                    self.sent.insert(trust_domain, bundle);
+                }
+            }
+        }
+    }
+
+    /// The statuses that are not as they should be.
+    pub(super) fn statuses(&mut self, now: &str) -> Vec<StatusUpdate> {
+        let mut updates = Vec::new();
+        let holders: BTreeSet<String> = self
+            .wanted()
+            .values()
+            .map(|(source, _)| source.uid.clone())
+            .collect();
+        for (uid, record) in &self.records {
+            let (conditions, sequence) = self.conditions(record, holders.contains(uid));
+            let mut status = json!({
+                "conditions": conditions.render(&record.status, record.generation, now),
+                "observedGeneration": record.generation,
+            });
+            if let Some(sequence) = sequence {
+                status["bundleSequence"] = json!(sequence);
+            }
+            if status != record.status {
+                let event = conditions.event(&record.status);
+                let (name, uid) = (record.name.clone(), uid.clone());
+                updates.push(StatusUpdate {
+                    kind: Kind::FederatedTrustDomain,
+                    name,
+                    uid,
+                    status,
+                    event,
+                });
+            }
+        }
+        for update in &updates {
+            if let Some(record) = self.records.get_mut(&update.uid) {
+                record.status = update.status.clone();
+            }
+        }
+        updates
+    }
+
+    fn conditions(&self, record: &Record, holds: bool) -> (Conditions, Option<u64>) {
+        let relation = match &record.relation {
+            Ok(relation) => relation,
+            Err(problems) => return (Conditions::invalid(problems), None),
+        };
+        let there = self.server.get(relation.trust_domain.as_str());
+        let bundle = there.and_then(|there| there.trust_domain_bundle.as_ref());
+        let conditions = |ready, degraded, reason, message: &str| Conditions {
+            ready,
+            degraded,
+            reason,
+            message: message.to_owned(),
+        };
+        let conditions = match (self.failed.get(&relation.trust_domain), there, bundle) {
+            _ if !holds => conditions(
+                false,
+                true,
+                "Masked",
+                "another resource, older than this one, is of the same trust domain",
+            ),
+            (Some(message), _, _) => conditions(false, true, "Refused", message),
+            (None, None, _) => {
+                conditions(false, false, "Writing", "the relationship is being written")
+            }
+            (None, Some(_), None) => conditions(
+                false,
+                false,
+                "NoBundle",
+                "the server has not fetched the bundle yet",
+            ),
+            (None, Some(_), Some(_)) => conditions(
+                true,
+                false,
+                "Federated",
+                "the server has the relationship and a bundle",
+            ),
+        };
+        (conditions, bundle.map(|bundle| bundle.sequence_number))
+    }
+
+    /// A status could not be written.
+    pub(super) fn status_failed(&mut self, uid: &str) {
+        if let Some(record) = self.records.get_mut(uid) {
+            record.status = Json::Null;
+        }
+    }
+}
+
+fn wire(relation: &Federation) -> types::FederationRelationship {
+    use types::federation_relationship::BundleEndpointProfile as Profile;
+    let profile = match &relation.endpoint {
+        Some(id) => Profile::HttpsSpiffe(types::HttpsspiffeProfile {
+            endpoint_spiffe_id: id.to_string(),
+        }),
+        None => Profile::HttpsWeb(types::HttpsWebProfile {}),
+    };
+    types::FederationRelationship {
+        trust_domain: relation.trust_domain.to_string(),
+        bundle_endpoint_url: relation.url.clone(),
+        bundle_endpoint_profile: Some(profile),
+        trust_domain_bundle: relation.bundle.as_ref().map(types::Bundle::from),
+    }
+}
+
+fn text(object: &Json, path: &str) -> Option<String> {
+    object
+        .pointer(path)
+        .and_then(Json::as_str)
+        .map(str::to_owned)
+}

@@ -1,0 +1,118 @@
+//! Writes statuses and Events to the API server, so that the loop never waits for it.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+use runtime::{BoxError, Metrics, Shutdown};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::crd::{ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry};
+use super::state::{Kind, StatusUpdate};
+use super::watch;
+
+/// Who writes, in managed fields and Events.
+pub(super) const NAME: &str = "signet-controller";
+
+/// The longest note of an Event.
+const MAX_NOTE: usize = 1000;
+
+/// Writes what comes.
+pub(super) struct Publisher {
+    pub(super) client: Client,
+    /// This process among its replicas.
+    pub(super) identity: String,
+    pub(super) updates: mpsc::Receiver<StatusUpdate>,
+    pub(super) unwritten: HashMap<Kind, mpsc::UnboundedSender<String>>,
+    pub(super) metrics: Metrics,
+}
+
+impl Publisher {
+    pub(super) async fn run(mut self, shutdown: Shutdown) -> Result<(), BoxError> {
+        let reporter = Reporter {
+            controller: NAME.to_owned(),
+            instance: Some(self.identity.clone()),
+        };
+        let recorder = Recorder::new(self.client.clone(), reporter);
+        loop {
+            let update = tokio::select! {
+                update = self.updates.recv() => update,
+                () = shutdown.cancelled() => None,
+            };
+            let Some(update) = update else { return Ok(()) };
+            if self.write(&update).await {
+                self.tell(&recorder, &update).await;
+            } else if let Some(unwritten) = self.unwritten.get(&update.kind) {
+                let _ = unwritten.send(update.uid);
+            }
+        }
+    }
+
+    /// Whether the status was written, or need not be any more.
+    async fn write(&self, update: &StatusUpdate) -> bool {
+        let api = watch::api(&self.client, update.kind);
+        let patch = json!({ "metadata": { "uid": update.uid }, "status": update.status });
+        let params = PatchParams {
+            field_manager: Some(NAME.to_owned()),
+            ..PatchParams::default()
+        };
+        match api
+            .patch_status(&update.name, &params, &Patch::Merge(&patch))
+            .await
+        {
+            Ok(_) => true,
+            // It is gone, or another one of its name is there.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
+            Err(error) => {
+                self.metrics
+                    .counter("kubernetes_errors", &[("call", "status")])
+                    .increment();
+                tracing::warn!(resource = update.name, %error, "cannot write a status");
+                // The API server may be away; whatever comes next would fail too.
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                false
+            }
+        }
+    }
+
+    async fn tell(&self, recorder: &Recorder, update: &StatusUpdate) {
+        let Some((warning, reason, message)) = &update.event else {
+            return;
+        };
+        let event = Event {
+            type_: if *warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: reason.clone(),
+            note: Some(message.chars().take(MAX_NOTE).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &reference(update)).await {
+            self.metrics
+                .counter("kubernetes_errors", &[("call", "event")])
+                .increment();
+            tracing::debug!(resource = update.name, %error, "cannot write an Event");
+        }
+    }
+}
+
+fn reference(update: &StatusUpdate) -> ObjectReference {
+    let kind = match update.kind {
+        Kind::StaticEntry => ClusterStaticEntry::kind(&()),
+        Kind::FederatedTrustDomain => ClusterFederatedTrustDomain::kind(&()),
+        _ => ClusterSPIFFEID::kind(&()),
+    };
+    ObjectReference {
+        api_version: Some(ClusterSPIFFEID::api_version(&()).into_owned()),
+        kind: Some(kind.into_owned()),
+        name: Some(update.name.clone()),
+        uid: Some(update.uid.clone()),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,287 @@
+//! The program: watches, loops, election, publishing, tied together.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use runtime::{BoxError, Clock, Metrics, Readiness, Tasks};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch as watched};
+
+use super::config::Config;
+use super::federation::Federator;
+use super::lint::Counts;
+use super::publish::Publisher;
+use super::reconcile::{Parts, Reconciler};
+use super::state::{Event, Kind, StatusUpdate};
+use super::watch;
+use crate::lease::{self, LeaseConfig};
+use crate::signet::Signet;
+
+/// How many events wait between the watches and the loop before the watches have to wait.
+const EVENTS: usize = 1024;
+
+/// What the program runs by.
+pub struct Options {
+    /// The config file.
+    pub config: Config,
+    /// The API server.
+    pub client: Client,
+    /// This process among its replicas: the pod's name and something random.
+    pub identity: String,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Says when everything was listed and written for the first time.
+    pub readiness: Readiness,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// What the rest of the program may hang on to.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Whether this process is the one that works; absent without an election.
+    pub leads: Option<watched::Receiver<bool>>,
+    /// The server.
+    pub signet: Signet,
+    /// For the lint of admission.
+    pub counts: Counts,
+}
+
+/// The API server by a kubeconfig file, or as the process finds it: the pod's service account, or the user's kubeconfig.
+///
+/// # Errors
+/// When there is none, or it cannot be used.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, BoxError> {
+    // Whoever comes first sets it; everybody here sets the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let config = match kubeconfig {
+        Some(path) => {
+            let read = Kubeconfig::read_from(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await?,
+    };
+    Ok(Client::try_from(config)?)
+}
+
+/// A name for this process that no other has: `host` and something random.
+#[must_use]
+pub fn identity(host: &str) -> String {
+    let mut random = [0_u8; 8];
+    // Without randomness the host's name has to do; a pod's name is unique anyway.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{host}_{random}")
+}
+
+/// Starts the controller.
+///
+/// # Errors
+/// When an address cannot be listened on.
+pub async fn start(mut options: Options, tasks: &Tasks) -> Result<Running, BoxError> {
+    find_cluster_domain(&mut options.config).await;
+    serve_pages(&options, tasks).await?;
+    let config = Arc::new(options.config);
+    tracing::info!(
+        trust_domain = %config.scope.trust_domain, cluster = config.scope.cluster_name, entries = %config.ownership,
+        class = config.class.name, "controller starts"
+    );
+    let election = &config.leader_election;
+    let leads = election.enabled.then(|| {
+        let lease = LeaseConfig {
+            namespace: election
+                .namespace
+                .clone()
+                .unwrap_or_else(|| options.client.default_namespace().to_owned()),
+            name: election.name.clone(),
+            identity: options.identity.clone(),
+            duration: election.lease,
+            renew_deadline: election.renew_deadline,
+            retry: election.retry,
+        };
+        lease::elect(options.client.clone(), lease, options.clock.clone(), tasks)
+    });
+    let running = Running {
+        leads,
+        signet: Signet::new(&config.server_socket),
+        counts: Counts::default(),
+    };
+    let mut program = Program {
+        config,
+        client: options.client,
+        metrics: options.metrics,
+        clock: options.clock,
+        unwritten: HashMap::new(),
+        tasks,
+    };
+    let (statuses, updates) = mpsc::channel(EVENTS);
+    program
+        .start_entries(&running, &statuses, options.readiness.part("entries"))
+        .await;
+    if program.config.reconcile.federated_trust_domains {
+        program.start_federation(&running, &statuses).await;
+    }
+    let publisher = Publisher {
+        client: program.client,
+        identity: options.identity,
+        updates,
+        unwritten: program.unwritten,
+        metrics: program.metrics,
+    };
+    tasks.spawn("status writer", publisher.run(tasks.shutdown()));
+    Ok(running)
+}
+
+struct Program<'a> {
+    config: Arc<Config>,
+    client: Client,
+    metrics: Metrics,
+    clock: Clock,
+    unwritten: HashMap<Kind, mpsc::UnboundedSender<String>>,
+    tasks: &'a Tasks,
+}
+
+impl Program<'_> {
+    async fn start_entries(
+        &mut self,
+        running: &Running,
+        statuses: &mpsc::Sender<StatusUpdate>,
+        ready: runtime::Part,
+    ) {
+        let mut kinds = vec![Kind::Pod, Kind::Node, Kind::Namespace, Kind::Endpoints];
+        let handled = [
+            (self.config.reconcile.spiffe_ids, Kind::SpiffeId),
+            (self.config.reconcile.static_entries, Kind::StaticEntry),
+        ];
+        kinds.extend(
+            handled
+                .iter()
+                .filter(|(handled, _)| *handled)
+                .map(|(_, kind)| *kind),
+        );
+        let events = self.watch(&kinds).await;
+        let parts = Parts {
+            config: self.config.clone(),
+            signet: running.signet.clone(),
+            events,
+            leads: running.leads.clone(),
+            statuses: statuses.clone(),
+            unwritten: self.unwritten(&[Kind::SpiffeId, Kind::StaticEntry]),
+            counts: running.counts.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        };
+        // A replica that waits for the lease is as ready as it gets.
+        let ready = if running.leads.is_some() {
+            ready.done();
+            None
+        } else {
+            Some(ready)
+        };
+        let reconciler = Reconciler::new(parts, ready);
+        self.tasks
+            .spawn("entries", reconciler.run(self.tasks.shutdown()));
+    }
+
+    async fn start_federation(&mut self, running: &Running, statuses: &mpsc::Sender<StatusUpdate>) {
+        let events = self.watch(&[Kind::FederatedTrustDomain]).await;
+        let federator = Federator {
+            signet: running.signet.clone(),
+            events,
+            leads: running.leads.clone(),
+            statuses: statuses.clone(),
+            unwritten: self.unwritten(&[Kind::FederatedTrustDomain]),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            resync: self.config.resync,
+        };
+        let (config, shutdown) = (self.config.clone(), self.tasks.shutdown());
+        self.tasks.spawn("federation", async move {
+            federator.run(&config, shutdown).await
+        });
+    }
+
+    async fn watch(&self, kinds: &[Kind]) -> mpsc::Receiver<Event> {
+        let (sender, events) = mpsc::channel(EVENTS);
+        watch::start(
+            &self.client,
+            &self.config,
+            kinds,
+            &sender,
+            &self.metrics,
+            self.tasks,
+        )
+        .await;
+        events
+    }
+
+    fn unwritten(&mut self, kinds: &[Kind]) -> mpsc::UnboundedReceiver<String> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.unwritten
+            .extend(kinds.iter().map(|kind| (*kind, sender.clone())));
+        receiver
+    }
+}
+
+async fn serve_pages(options: &Options, tasks: &Tasks) -> Result<(), BoxError> {
+    if let Some(address) = options.config.metrics_address {
+        options.metrics.serve(listen(address).await?, tasks);
+    }
+    if let Some(address) = options.config.health_address {
+        // The paths that SPIRE's controller manager has.
+        options
+            .readiness
+            .serve(listen(address).await?, "/healthz", "/readyz", tasks);
+    }
+    Ok(())
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, BoxError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}").into())
+}
+
+/// The cluster's domain as the pod's resolver knows it, when the config does not say it.
+async fn find_cluster_domain(config: &mut Config) {
+    if config.scope.cluster_domain.is_some() {
+        return;
+    }
+    let resolver = tokio::fs::read_to_string("/etc/resolv.conf")
+        .await
+        .unwrap_or_default();
+    config.scope.cluster_domain = cluster_domain(&resolver);
+    match &config.scope.cluster_domain {
+        Some(domain) => tracing::info!(domain, "the cluster's domain, by /etc/resolv.conf"),
+        None => tracing::warn!(
+            "the cluster's domain is not known: set clusterDomain to have it in DNS names"
+        ),
+    }
+}
+
+/// Kubernetes gives a pod the search list `<namespace>.svc.<domain> svc.<domain> <domain> …`.
+fn cluster_domain(resolver: &str) -> Option<String> {
+    let mut lists = resolver
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("search"));
+    let last = lists.next_back()?;
+    last.split_whitespace()
+        .find_map(|domain| domain.strip_prefix("svc."))
+        .map(|domain| domain.trim_end_matches('.').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cluster_domain;
+
+    #[test]
+    fn the_resolver_knows_the_clusters_domain() {
+        let pod = "search spire.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.96.0.10\noptions ndots:5\n";
+        assert_eq!(cluster_domain(pod).as_deref(), Some("cluster.local"));
+        assert_eq!(cluster_domain("nameserver 1.1.1.1\nsearch lan\n"), None);
+    }
+}
