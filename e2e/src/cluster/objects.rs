@@ -81,7 +81,10 @@ impl Cluster {
     pub async fn apply_yaml(&self, text: &str) -> Result<()> {
         let documents: Vec<Value> =
             serde_saphyr::from_multiple(text).context("parse YAML documents")?;
-        self.apply(&Value::Array(documents)).await
+        for document in &documents {
+            self.apply(document).await?;
+        }
+        Ok(())
     }
 
     async fn apply_with(&self, objects: &Value, params: &PatchParams) -> Result<()> {

@@ -1,5 +1,5 @@
 //! The workloads of K1 and the demo: a backend behind an Envoy, a frontend that may call it, a stranger that may not, and
-//! a pod that asked for nothing, in a namespace that enforces Pod Security's `restricted`.
+//! a pod that asked for nothing; all fit for Pod Security's `restricted`.
 
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::{Release, is_ready, why};
+use super::{is_ready, why};
 use crate::cluster::Cluster;
+use crate::kubelet::Kubelet;
 use crate::load::{self, Answer};
 use crate::wait;
 
@@ -40,13 +41,13 @@ pub fn annotations(trust_domain: &str, name: &str) -> Value {
     }
 }
 
-/// The namespace, and the backend's Service.
+/// The namespace, which enforces this level of Pod Security, and the backend's Service.
 ///
 /// # Errors
 /// When the API server refuses them.
-pub async fn open(cluster: &Cluster) -> Result<()> {
-    let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
-    cluster.namespace_named(NAMESPACE, &restricted).await?;
+pub async fn open(cluster: &Cluster, level: &str) -> Result<()> {
+    let enforced = [("pod-security.kubernetes.io/enforce", level)];
+    cluster.namespace_named(NAMESPACE, &enforced).await?;
     cluster
         .apply(&json!({
             "apiVersion": "v1", "kind": "Service",
@@ -60,10 +61,8 @@ pub async fn open(cluster: &Cluster) -> Result<()> {
 }
 
 /// A Deployment of the app with a service account of its own.
-///
-/// # Errors
-/// When the API server refuses them.
-pub async fn deploy(cluster: &Cluster, name: &str, annotations: &Value) -> Result<()> {
+#[must_use]
+pub fn app(name: &str, annotations: &Value) -> Value {
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": {"namespace": NAMESPACE, "name": name},
@@ -92,21 +91,21 @@ pub async fn deploy(cluster: &Cluster, name: &str, annotations: &Value) -> Resul
             },
         },
     });
-    cluster.apply(&json!([account, deployment])).await
+    json!([account, deployment])
 }
 
 /// Waits for the pod of this Deployment to be ready.
 ///
 /// # Errors
 /// When it is not in time, and why.
-pub async fn ready_pod(cluster: &Cluster, release: &Release, name: &str) -> Result<Pod> {
+pub async fn ready_pod(cluster: &Cluster, node: &Kubelet, name: &str) -> Result<Pod> {
     let pods: Api<Pod> = Api::namespaced(cluster.client()?, NAMESPACE);
     let what = format!("the pod of {name} to be ready");
     wait::within(READY_BOUND, &what, || async {
         let params = ListParams::default().labels(&format!("app={name}"));
         let pod = pods.list(&params).await?.items.into_iter().next();
         let pod = pod.context("no pod")?;
-        ensure!(is_ready(&pod), "{}", why(&pod, release.node.logs()));
+        ensure!(is_ready(&pod), "{}", why(&pod, node.logs()));
         Ok(Some(pod))
     })
     .await
@@ -116,15 +115,10 @@ pub async fn ready_pod(cluster: &Cluster, release: &Release, name: &str) -> Resu
 ///
 /// # Errors
 /// When it does not in time; with the last answer.
-pub async fn call(
-    cluster: &Cluster,
-    release: &Release,
-    caller: &str,
-    status: u16,
-) -> Result<Answer> {
-    let pod = ready_pod(cluster, release, caller).await?;
+pub async fn call(cluster: &Cluster, node: &Kubelet, caller: &str, status: u16) -> Result<Answer> {
+    let pod = ready_pod(cluster, node, caller).await?;
     let name = pod.metadata.name.context("a name")?;
-    let forward = release.node.forward(NAMESPACE, &name, UPSTREAM_PORT);
+    let forward = node.forward(NAMESPACE, &name, UPSTREAM_PORT);
     let upstream = forward.await?;
     wait::until(&format!("{caller}'s request to be answered"), || async {
         let answer = load::get(upstream, "/").await?;

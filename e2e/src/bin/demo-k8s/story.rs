@@ -103,10 +103,10 @@ impl Story {
             "pods in a namespace that enforces Pod Security's restricted profile",
         );
         let (cluster, _) = self.both()?;
-        shop::open(cluster).await?;
+        shop::open(cluster, "restricted").await?;
         for name in ["backend", "frontend", "stranger", "plain"] {
             let annotations = shop::annotations(TRUST_DOMAIN, name);
-            shop::deploy(cluster, name, &annotations).await?;
+            cluster.apply(&shop::app(name, &annotations)).await?;
             let lines = annotations.as_object().into_iter().flatten();
             let lines: Vec<String> = lines
                 .map(|(key, value)| format!("{key}: {value}"))
@@ -129,7 +129,7 @@ impl Story {
         let (cluster, release) = self.both()?;
         let mut rows = Vec::new();
         for name in ["backend", "frontend", "stranger", "plain"] {
-            let pod = shop::ready_pod(cluster, release, name).await?;
+            let pod = shop::ready_pod(cluster, &release.node, name).await?;
             let (containers, volumes) = shape(&pod);
             rows.push([name.to_owned(), containers, volumes]);
         }
@@ -154,7 +154,7 @@ impl Story {
             "the app answers and names the caller; the stranger gets 403",
         );
         let (cluster, release) = self.both()?;
-        let answer = shop::call(cluster, release, "frontend", 200).await?;
+        let answer = shop::call(cluster, &release.node, "frontend", 200).await?;
         screen.line(format!(
             "frontend: {} {}",
             answer.status,
@@ -162,7 +162,7 @@ impl Story {
         ));
         let id = shop::id(TRUST_DOMAIN, "frontend");
         ensure!(answer.body.contains(&id), "the app did not see {id}");
-        let answer = shop::call(cluster, release, "stranger", 403).await?;
+        let answer = shop::call(cluster, &release.node, "stranger", 403).await?;
         screen.line(format!(
             "stranger: {} {}",
             answer.status,
