@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use crate::inject::annotations::{INJECT, MODE, STATUS};
 use crate::inject::{
-    EXCLUDED, Mode, Rules, SOCKET_DIR, SOCKET_URI, SOCKET_VARIABLE, SOCKET_VOLUME, SocketKind,
+    EXCLUDED, Rules, SOCKET_DIR, SOCKET_URI, SOCKET_VARIABLE, SOCKET_VOLUME, SocketKind,
     socket_hash,
 };
+
+const NAMESPACE_ANNOTATIONS: &str = "namespaceObject.metadata.annotations";
 
 /// The policy and its binding.
 #[must_use]
@@ -36,8 +38,8 @@ pub fn policy(name: &str, rules: &Rules) -> [Value; 2] {
                     "resources": ["pods"],
                 }],
             },
-            "matchConditions": conditions(rules),
-            "variables": variables(),
+            "matchConditions": conditions(),
+            "variables": variables(rules),
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": mutation(rules)}}],
         },
     });
@@ -56,35 +58,33 @@ fn member(map: &str, key: &str, other: &str) -> String {
 }
 
 /// The value of the switch: the pod's label, its annotation, the namespace's label, its annotation.
-fn asked(rules: &Rules) -> String {
-    let pod = "object.metadata";
-    let namespace = "namespaceObject.metadata";
-    let default = match rules.default_mode {
-        Mode::Socket => "'socket'",
-        Mode::Files | Mode::Envoy => "''",
-    };
-    let switch = member(
-        &format!("{pod}.labels"),
-        INJECT,
-        &member(
-            &format!("{pod}.annotations"),
-            INJECT,
-            &member(
-                &format!("{namespace}.labels"),
-                INJECT,
-                &member(&format!("{namespace}.annotations"), INJECT, "''"),
-            ),
-        ),
-    );
-    let mode = member(
-        &format!("{pod}.annotations"),
-        MODE,
-        &member(&format!("{namespace}.annotations"), MODE, default),
-    );
-    format!("{switch} == 'socket' || ({switch} in ['enabled', 'true'] && {mode} == 'socket')")
+fn switch() -> String {
+    let annotation = member(NAMESPACE_ANNOTATIONS, INJECT, "''");
+    let namespace = member("namespaceObject.metadata.labels", INJECT, &annotation);
+    let annotation = member("object.metadata.annotations", INJECT, &namespace);
+    member("object.metadata.labels", INJECT, &annotation)
 }
 
-fn conditions(rules: &Rules) -> Value {
+/// The mode that `enabled` stands for.
+fn mode(rules: &Rules) -> String {
+    let default = format!("'{}'", rules.default_mode.as_str());
+    let namespace = member(NAMESPACE_ANNOTATIONS, MODE, &default);
+    member("object.metadata.annotations", MODE, &namespace)
+}
+
+/// Whether this pod is to be changed.
+fn asked(rules: &Rules) -> String {
+    let asked = "variables.switch == 'socket' || (variables.switch in ['enabled', 'true'] && variables.mode == 'socket')";
+    if rules.socket.kind == SocketKind::Csi {
+        return asked.to_owned();
+    }
+    let key = "pod-security.kubernetes.io/enforce";
+    let level = member("namespaceObject.metadata.labels", key, "'privileged'");
+    format!("({asked}) && {level} == 'privileged'")
+}
+
+/// What the pod alone decides: match conditions do not see its namespace.
+fn conditions() -> Value {
     let absent = |map: &str, key: &str| format!("!(has({map}) && '{key}' in {map})");
     let spec = "object.spec";
     let mount_elsewhere = |list: &str| {
@@ -92,8 +92,7 @@ fn conditions(rules: &Rules) -> Value {
             "!has({spec}.{list}) || !{spec}.{list}.exists(c, has(c.volumeMounts) && c.volumeMounts.exists(m, m.mountPath in ['{SOCKET_DIR}', '{SOCKET_DIR}/'] && m.name != '{SOCKET_VOLUME}'))"
         )
     };
-    let mut all = vec![
-        ("asked", asked(rules)),
+    let all = [
         (
             "not-yet-injected",
             absent("object.metadata.annotations", STATUS),
@@ -128,14 +127,6 @@ fn conditions(rules: &Rules) -> Value {
             mount_elsewhere("initContainers"),
         ),
     ];
-    if rules.socket.kind == SocketKind::HostPath {
-        let level = member(
-            "namespaceObject.metadata.labels",
-            "pod-security.kubernetes.io/enforce",
-            "'privileged'",
-        );
-        all.push(("host-path-allowed", format!("{level} == 'privileged'")));
-    }
     let all = all
         .into_iter()
         .map(|(name, expression)| json!({"name": name, "expression": expression}));
@@ -143,7 +134,7 @@ fn conditions(rules: &Rules) -> Value {
 }
 
 /// The names of the containers that get the mount and the variable, quoted as in JSON.
-fn variables() -> Value {
+fn variables(rules: &Rules) -> Value {
     let names = |condition: &str| {
         let of = |list: &str| {
             format!(
@@ -153,6 +144,9 @@ fn variables() -> Value {
         format!("{} + {}", of("containers"), of("initContainers"))
     };
     let all = [
+        ("switch", switch()),
+        ("mode", mode(rules)),
+        ("asked", asked(rules)),
         ("mounts", names(&without_mount("c"))),
         ("env", names(&without_variable("c"))),
     ];
@@ -180,7 +174,7 @@ fn mutation(rules: &Rules) -> String {
         in_each("initContainers"),
         status(rules),
     ];
-    parts.join(" +\n")
+    format!("!variables.asked ? [] :\n{}", parts.join(" +\n"))
 }
 
 /// Operations that add `value` to the end of a list, which is made when there is none.
@@ -256,4 +250,43 @@ fn status(rules: &Rules) -> String {
 /// A CEL string.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_shape_the_policy() {
+        let mut rules = Rules {
+            own_namespace: "spire-system".to_owned(),
+            ..Rules::default()
+        };
+        let [csi, binding] = policy("p", &rules);
+        assert_eq!(binding["spec"]["policyName"], "p");
+        let excluded = &csi["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"][0];
+        assert_eq!(excluded["values"][3], "spire-system");
+        rules.socket.kind = SocketKind::HostPath;
+        rules.socket.host_path = "/run/\"x".to_owned();
+        let [host, _] = policy("p", &rules);
+        let mutation = &host["spec"]["mutations"][0]["jsonPatch"]["expression"];
+        let mutation = mutation.as_str().expect("an expression");
+        assert!(mutation.contains(r#"path: "/run/\"x""#), "{mutation}");
+        let asked = &host["spec"]["variables"][2]["expression"];
+        assert!(
+            asked
+                .as_str()
+                .expect("an expression")
+                .contains("pod-security")
+        );
+        assert_ne!(csi["spec"]["mutations"], host["spec"]["mutations"]);
+    }
+
+    /// Variables see the namespace, match conditions do not: one that names it would deny every pod.
+    #[test]
+    fn conditions_do_not_name_the_namespace() {
+        let [policy, _] = policy("p", &Rules::default());
+        let conditions = policy["spec"]["matchConditions"].to_string();
+        assert!(!conditions.contains("namespaceObject"), "{conditions}");
+    }
 }
