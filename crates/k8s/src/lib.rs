@@ -2,6 +2,7 @@
 
 pub mod controller;
 pub mod inject;
+pub mod csi;
 pub mod lease;
 pub mod offline;
 pub mod policy;

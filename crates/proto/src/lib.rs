@@ -1,7 +1,8 @@
 //! Generated gRPC from /proto, and the conversions between wire messages and identity's types.
 //!
 //! The modules follow the packages: [`spire`] holds the SPIRE server and agent APIs, [`workload`] the SPIFFE Workload
-//! API (whose package has no name), [`envoy`] Envoy's own messages and [`discovery`] slim ones beside them. Wire messages
+//! API (whose package has no name), [`csi`] and [`pluginregistration`] what a kubelet calls, [`envoy`] Envoy's own
+//! messages and [`discovery`] slim ones beside them. Wire messages
 //! stop here: the other rooms work with `identity`'s types and convert with [`convert`].
 
 pub mod convert;
@@ -33,6 +34,17 @@ macro_rules! generated {
 generated! {
     /// The SPIFFE Workload API; its package has no name, so its path on the wire is `/SpiffeWorkloadAPI/<method>`.
     workload, "_"
+}
+
+/// The Container Storage Interface, as far as a node-only driver of ephemeral volumes serves it.
+pub mod csi {
+    generated! { /// `csi.v1`.
+    v1, "csi.v1" }
+}
+
+generated! {
+    /// How a plugin makes itself known to the kubelet (`pluginregistration`, version 1).
+    pluginregistration, "pluginregistration"
 }
 
 /// The SPIRE APIs, module by package.

@@ -12,7 +12,8 @@ use prost_types::{
     FileDescriptorSet, MethodDescriptorProto,
 };
 
-const TABLES: [&str; 2] = [
+const TABLES: [&str; 3] = [
+    include_str!("wire/csi.txt"),
     include_str!("wire/spire.txt"),
     include_str!("wire/workload.txt"),
 ];
