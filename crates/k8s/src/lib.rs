@@ -1,8 +1,9 @@
 //! The Kubernetes programs: injector, controller, CSI driver.
 
 pub mod controller;
-pub mod inject;
 pub mod csi;
+pub mod files;
+pub mod inject;
 pub mod lease;
 pub mod offline;
 pub mod policy;

@@ -1,6 +1,8 @@
 //! `signet k8s …`
 
 mod controller;
+mod csi;
+mod files;
 mod inject;
 mod policy;
 mod rules;
@@ -16,6 +18,10 @@ pub(crate) enum Command {
     Inject(inject::Inject),
     /// Take out of manifests what was injected
     Uninject(inject::Uninject),
+    /// Run the CSI driver, which shows the agent's socket to pods
+    Csi(csi::Csi),
+    /// Keep SVID, key and bundle as PEM files
+    Files(files::Files),
     /// Print the MutatingAdmissionPolicy that does what mode `socket` does
     Policy(policy::Policy),
 }
@@ -26,6 +32,8 @@ impl Command {
             Self::Controller(controller) => controller.run(),
             Self::Inject(inject) => inject.run(),
             Self::Uninject(uninject) => uninject.run(),
+            Self::Csi(csi) => csi.run(),
+            Self::Files(files) => files.run(),
             Self::Policy(policy) => policy.run(),
         }
     }
