@@ -110,13 +110,17 @@ class Checks:
 
     def configurations(self):
         """What the programs themselves say of their configurations."""
-        programs = {"server.conf": "server", "agent.conf": "agent"}
+        programs = {
+            "server.conf": ("server", "validate", "-config"),
+            "agent.conf": ("agent", "validate", "-config"),
+            "controller.yaml": ("k8s", "controller", "--validate", "--config"),
+        }
         for (key, text), case in self.confs.items():
             if self.signet is None or key not in programs:
                 continue
             path = self.folder / key
             path.write_text(text)
-            answer = run(self.signet, programs[key], "validate", "-config", path)
+            answer = run(self.signet, *programs[key], path)
             self.counts["configurations"] += 1
             if answer.returncode:
                 self.finding(case, f"{key}: {answer.stderr}")

@@ -40,7 +40,7 @@ def problems(root):
     for where, expression in found:
         if not balanced(expression):
             yield f"{where}: not balanced: {expression}"
-        for name in re.findall(r"\b(?:spire_server|spire_agent|signet_injector|spire_controller)_[a-z0-9_]+", expression):
+        for name in re.findall(r"\b(?:spire_server|spire_agent|signet_injector|signet_controller)_[a-z0-9_]+", expression):
             if name in recorded or name in PREFIXES:
                 continue
             bare = re.sub(r"_elapsed_time$", "", re.sub(r"^[a-z]+_[a-z]+_", "", name))

@@ -3,5 +3,6 @@
 mod annotations_doc;
 mod controller;
 mod inject;
+mod manifests;
 mod signet;
 mod workload;
