@@ -5,7 +5,8 @@
 //! compared with what was asked for. Only then are the very same bytes signed by the authority's key.
 //!
 //! The throw-away key signs once, when the authority is made, not each certificate: the rules do not depend on the
-//! signature's value, and a second signature would cost a fifth of the issue rate.
+//! signature's value, and a second signature would cost a fifth of the issue rate: 13.5 µs on P-256 beside the 54 µs of
+//! checking a CSR and signing. Ed25519's 8.7 µs would leave 0.86 of the rate before anything else is done.
 
 use std::time::SystemTime;
 

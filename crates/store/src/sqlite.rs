@@ -23,6 +23,9 @@ const READERS: usize = 4;
 /// How long a statement waits for a lock held from outside, by a backup for example.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Pages that the writer may hold, in KiB below zero as SQLite counts them: 16 MiB, used as needed.
+const WRITER_CACHE: &str = "-16384";
+
 /// How long a new server waits for one that is ending.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
@@ -71,6 +74,9 @@ pub(crate) async fn open_writer(path: &Path) -> Result<SqliteConnection, OpenErr
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        // Large batches touch many pages; what a statement may have to undo stays in memory too, not in a file.
+        .pragma("cache_size", WRITER_CACHE)
+        .pragma("temp_store", "MEMORY")
         .connect()
         .await
         .map_err(|error| OpenError::new(path, &error))?;

@@ -1,7 +1,7 @@
 //! Creating, editing and deleting entries inside a transaction. Whatever can be refused is refused before the first write of
 //! an item, so that no item needs to be undone.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -245,12 +245,16 @@ pub(super) async fn delete(
     transaction: &mut Transaction,
     ids: Vec<EntryId>,
 ) -> Result<Vec<bool>, StoreError> {
+    let mut found = by_ids(&mut transaction.connection, &ids).await?;
+    let mut rows = Vec::with_capacity(found.len());
     let mut outcomes = Vec::with_capacity(ids.len());
-    for id in ids {
-        let found = by_id(&mut transaction.connection, id.as_str()).await?;
-        outcomes.push(found.is_some());
-        delete_rows(transaction, found.into_iter().collect()).await?;
+    for id in &ids {
+        // Named twice, it is gone the second time.
+        let row = found.remove(id);
+        outcomes.push(row.is_some());
+        rows.extend(row);
     }
+    delete_rows(transaction, rows).await?;
     Ok(outcomes)
 }
 
@@ -268,23 +272,48 @@ pub(super) async fn prune(
     Ok(ids)
 }
 
+async fn by_ids(
+    connection: &mut SqliteConnection,
+    ids: &[EntryId],
+) -> Result<HashMap<EntryId, EntryRow>, StoreError> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for chunk in sets::chunks(ids) {
+        let names: Vec<&str> = chunk.iter().map(EntryId::as_str).collect();
+        let mut query = QueryBuilder::new(row::SELECT);
+        sets::push_in(&mut query, " AND entry_id", &names);
+        for row in query.build().fetch_all(&mut *connection).await? {
+            let row = row::read(&row)?;
+            found.insert(row.entry.id.clone(), row);
+        }
+    }
+    Ok(found)
+}
+
 /// Deletes entries that are there.
 pub(crate) async fn delete_rows(
     transaction: &mut Transaction,
     rows: Vec<EntryRow>,
 ) -> Result<(), StoreError> {
-    for EntryRow { id, entry } in rows {
-        let connection = &mut transaction.connection;
+    let connection = &mut transaction.connection;
+    for EntryRow { id, entry } in &rows {
         SELECTORS
-            .delete(connection, &entry.selectors.members(), id)
+            .delete(connection, &entry.selectors.members(), *id)
             .await?;
         FEDERATES_WITH
-            .delete(connection, &entry.federates_with.members(), id)
+            .delete(connection, &entry.federates_with.members(), *id)
             .await?;
-        sqlx::query(row::DELETE)
-            .bind(id)
-            .execute(connection)
-            .await?;
+    }
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    for chunk in sets::chunks(&ids) {
+        let mut query = QueryBuilder::new("DELETE FROM entries WHERE id IN (");
+        let mut list = query.separated(", ");
+        for id in chunk {
+            list.push_bind(*id);
+        }
+        query.push(")");
+        query.build().execute(&mut *connection).await?;
+    }
+    for EntryRow { entry, .. } in rows {
         transaction.record(Change::Entry(entry.id, None));
     }
     Ok(())

@@ -36,6 +36,7 @@ macro_rules! on_every {
                 an_edit_that_is_refused_changes_nothing,
                 an_edit_into_a_similar_entry_is_refused,
                 an_edit_moves_the_members_searched_by,
+                batches_are_deleted_in_order_and_each_but_once,
                 what_is_not_there_is_not_updated_or_deleted,
                 lists_filter_by_each_field,
                 lists_match_selectors_four_ways,

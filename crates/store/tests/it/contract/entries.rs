@@ -248,6 +248,34 @@ pub(crate) async fn an_edit_moves_the_members_searched_by(store: Store) {
     );
 }
 
+pub(crate) async fn batches_are_deleted_in_order_and_each_but_once(store: Store) {
+    let many: Vec<_> = (0..150)
+        .map(|number| {
+            entry(
+                &format!("e{number}"),
+                &format!("/{number}"),
+                &["s:1", "s:2"],
+            )
+        })
+        .collect();
+    let kept = many[149].clone();
+    store.create_entries(many).await.unwrap();
+    let mut ids: Vec<EntryId> = (0..149)
+        .map(|number| EntryId::new(&format!("e{number}")).unwrap())
+        .collect();
+    ids.insert(10, EntryId::new("none").unwrap());
+    ids.push(EntryId::new("e0").unwrap());
+    let deleted = store.delete_entries(ids).await.unwrap();
+    let missed: Vec<usize> = (0..deleted.len()).filter(|at| !deleted[*at]).collect();
+    assert_eq!(missed, [10, 150]);
+    let filter = EntryFilter {
+        selectors: Some((Match::Any, selectors(&["s:1"]))),
+        ..EntryFilter::default()
+    };
+    let left = store.list_entries(&filter, Page::default()).await.unwrap();
+    assert_eq!(left.items, [kept]);
+}
+
 pub(crate) async fn what_is_not_there_is_not_updated_or_deleted(store: Store) {
     create(&store, entry("one", "/a", &["unix:uid:1"])).await;
     let (one, none) = (EntryId::new("one").unwrap(), EntryId::new("none").unwrap());
