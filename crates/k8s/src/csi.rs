@@ -31,6 +31,10 @@ use registration::About;
 /// How often volumes are looked at.
 const HEAL_EVERY: Duration = Duration::from_secs(10);
 
+/// A container that starts anew has the new folder mounted; and it takes up the volumes that are there.
+const REMOVED: &str =
+    "the agent's folder was removed on the node; this container must start anew to see the new one";
+
 /// All the driver is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -223,8 +227,11 @@ async fn heal(
             () = shutdown.cancelled() => return Ok(()),
         }
         let turn = mounts.clone();
-        let (count, volumes) =
-            tokio::task::spawn_blocking(move || (turn.heal(), turn.count())).await?;
+        let look = move || (turn.source_is_removed(), turn.heal(), turn.count());
+        let (removed, count, volumes) = tokio::task::spawn_blocking(look).await?;
+        if removed {
+            return Err(REMOVED.into());
+        }
         healed.add(count as u64);
         #[expect(clippy::cast_precision_loss, reason = "as many as a node has pods")]
         published.set(volumes as f64);

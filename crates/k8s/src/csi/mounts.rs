@@ -197,6 +197,14 @@ impl Mounts {
         healed
     }
 
+    /// Whether the agent's folder, itself mounted into this container, was removed on the node: a new one under its path is
+    /// not seen from here then, whatever is done.
+    #[must_use]
+    pub fn source_is_removed(&self) -> bool {
+        self.source()
+            .is_ok_and(|source| source.is_removed() == Ok(true))
+    }
+
     /// Takes up volumes that an earlier run published.
     pub fn adopt(&self, paths: impl IntoIterator<Item = PathBuf>) {
         self.turn().extend(paths);

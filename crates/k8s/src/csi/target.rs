@@ -106,6 +106,11 @@ impl Place {
         open(path, folder_flags(), Mode::empty()).map(Self)
     }
 
+    /// Whether the folder was removed, and is there only for those who hold it (or have it mounted).
+    pub(super) fn is_removed(&self) -> nix::Result<bool> {
+        Ok(fstat(&self.0)?.st_nlink == 0)
+    }
+
     /// A path that leads the kernel to just this folder.
     pub(super) fn link(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))

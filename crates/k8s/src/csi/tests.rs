@@ -179,6 +179,45 @@ fn csi_04_a_folder_that_was_made_anew_is_bound_anew() {
     });
 }
 
+/// The driver's own view of the agent's folder is a mount, too.
+#[test]
+fn csi_04_a_driver_that_holds_a_removed_folder_knows() {
+    in_own_mounts(|| {
+        let node = Node::new();
+        let view = node.path("view");
+        std::fs::create_dir(&view).unwrap();
+        let bind = || {
+            let flags = MsFlags::MS_BIND;
+            mount(
+                Some(&node.path("agent")),
+                &view,
+                None::<&str>,
+                flags,
+                None::<&str>,
+            )
+            .unwrap();
+        };
+        bind();
+        let mounts = || Mounts::new(view.clone(), node.path("pods"));
+        let before = mounts();
+        before.publish(&node.target()).unwrap();
+        assert!(!before.source_is_removed());
+        std::fs::remove_dir(node.path("agent")).unwrap();
+        std::fs::create_dir(node.path("agent")).unwrap();
+        assert!(before.source_is_removed());
+        assert_eq!(before.heal(), 0);
+        // The container starts anew.
+        nix::mount::umount(&view).unwrap();
+        bind();
+        let after = mounts();
+        assert!(!after.source_is_removed());
+        after.adopt([node.target()]);
+        assert_eq!((after.heal(), node.mounted()), (1, 1));
+        after.unpublish(&node.target()).unwrap();
+        nix::mount::umount(&view).unwrap();
+    });
+}
+
 #[test]
 fn csi_12_a_volume_goes_without_agent_and_after_a_reboot() {
     in_own_mounts(|| {
@@ -428,13 +467,17 @@ fn csi_01_bad_requests_are_told_what_is_wrong() {
 fn csi_03_the_driver_makes_itself_known_again() {
     served(Node::new(), async |node| {
         let path = node.path("registration/csi.spiffe.io-reg.sock");
-        let inode = || {
+        let file = || {
             use std::os::unix::fs::MetadataExt as _;
-            std::fs::metadata(&path).ok().map(|metadata| metadata.ino())
+            // A new file may get the number of the one before.
+            let id = |metadata: std::fs::Metadata| {
+                (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+            };
+            std::fs::metadata(&path).ok().map(id)
         };
-        let anew = async |old: Option<u64>| {
+        let anew = async |old: Option<(u64, i64, i64)>| {
             for _ in 0..1000 {
-                if inode().is_some() && inode() != old {
+                if file().is_some() && file() != old {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -447,7 +490,7 @@ fn csi_03_the_driver_makes_itself_known_again() {
         let mut kubelet = registrar(node);
         kubelet.get_info(InfoRequest {}).await.unwrap();
         // The kubelet cannot take it now.
-        let old = inode();
+        let old = file();
         notify(&mut kubelet, "no").await;
         anew(old).await;
         registrar(node).get_info(InfoRequest {}).await.unwrap();
