@@ -6,7 +6,7 @@ use super::annotations::Wanted;
 use super::rules::Rules;
 use super::{
     ADMIN_DIR, ENVOY, FILES, FILES_DIR, Namespace, SOCKET_DIR, SOCKET_URI, SOCKET_VARIABLE,
-    SOCKET_VOLUME, bootstrap,
+    SOCKET_VOLUME, bootstrap, containers,
 };
 
 /// OpenShift gives every namespace user IDs of its own and refuses others.
@@ -72,7 +72,8 @@ pub(crate) fn files(pod: &Value, wanted: &Wanted, namespace: &Namespace, rules: 
         .or_else(|| app_user(pod))
         .unwrap_or(rules.files.user);
     let mut container = base(FILES, wanted, Some(user), namespace);
-    container["args"] = json!(["k8s", "files", "--dir", FILES_DIR]);
+    let mode = key_mode(pod, user, namespace);
+    container["args"] = json!(["k8s", "files", "--dir", FILES_DIR, "--key-mode", mode]);
     container["env"] = environment(
         vec![json!({"name": SOCKET_VARIABLE, "value": SOCKET_URI})],
         wanted,
@@ -166,9 +167,31 @@ fn service_account(pod: &Value) -> &str {
 
 /// The user the app runs as, when its manifest says so: it must be able to read its key.
 fn app_user(pod: &Value) -> Option<u32> {
-    let first = pod.pointer("/spec/containers/0/securityContext/runAsUser");
-    let user = first.or_else(|| pod.pointer("/spec/securityContext/runAsUser"))?;
+    user_of(pod, containers(pod, "containers").next()?)
+}
+
+/// A container's user, by itself or by its pod.
+fn user_of(pod: &Value, container: &Value) -> Option<u32> {
+    let own = container.pointer("/securityContext/runAsUser");
+    let user = own.or_else(|| pod.pointer("/spec/securityContext/runAsUser"))?;
     u32::try_from(user.as_u64()?).ok().filter(|user| *user > 0)
+}
+
+/// As narrow as the app can still read: its own user, the pod's group, or everybody in the pod. Nobody outside sees the volume.
+fn key_mode(pod: &Value, helper: u32, namespace: &Namespace) -> &'static str {
+    let mut all = containers(pod, "containers").chain(containers(pod, "initContainers"));
+    if namespace.annotations.contains_key(UID_RANGE)
+        || all.all(|one| user_of(pod, one) == Some(helper))
+    {
+        "0600"
+    } else if pod
+        .pointer("/spec/securityContext/fsGroup")
+        .is_some_and(Value::is_u64)
+    {
+        "0640"
+    } else {
+        "0644"
+    }
 }
 
 /// Merges a container of the pod over ours: objects by key, lists of named things by name, everything else replaced.

@@ -5,6 +5,8 @@ use serde_json::json;
 use super::annotations::{ANNOTATIONS, INJECT, STATUS};
 use super::*;
 
+mod sidecars;
+
 fn pod(annotations: Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -208,142 +210,6 @@ fn every_refusal_has_its_pod() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen, documented);
-}
-
-/// INJ-06: by version, by pod.
-#[test]
-fn native_sidecars_where_they_exist() {
-    for (server, kubelet, native) in [
-        ("v1.28.9", "v1.28.9", false),
-        ("v1.29.0", "v1.28.3", false),
-        ("v1.29.1", "1.29+k3s1", true),
-        ("v1.33.0", "v1.33.0-eks-1", true),
-        ("v1.37.1", "v1.37.1", true),
-    ] {
-        let rules = Rules {
-            cluster: Versions {
-                server: Versions::parse(server),
-                oldest_kubelet: Versions::parse(kubelet),
-            },
-            ..Rules::default()
-        };
-        let outcome = inject(&asking("envoy"), &shop(), &rules);
-        let Outcome::Patched(patched) = outcome else {
-            panic!("{outcome:?}")
-        };
-        let place = if native {
-            "/spec/initContainers/0"
-        } else {
-            "/spec/containers/0"
-        };
-        let sidecar = patched.pod.pointer(place).expect("a sidecar");
-        assert_eq!(sidecar["name"], "signet-envoy", "{server}");
-        assert_eq!(sidecar.get("restartPolicy").is_some(), native, "{server}");
-        let forced = inject(
-            &with("envoy", &[("native-sidecar", "true")]),
-            &shop(),
-            &rules,
-        );
-        let Outcome::Patched(forced) = forced else {
-            panic!("{forced:?}")
-        };
-        assert_eq!(forced.status.init_containers, ["signet-envoy"]);
-    }
-}
-
-/// INJ-12: what is wrong warns, and the pod still comes out.
-#[test]
-fn wrong_resources_warn() {
-    let pod = with(
-        "envoy",
-        &[
-            ("cpu-request", "many"),
-            ("memory-request", "1Gi"),
-            ("memory-limit", "1Mi"),
-            ("log-level", "loud"),
-            ("run-as-user", "0"),
-            ("env", "1X=2"),
-            ("image", "own:1"),
-        ],
-    );
-    let patched = injected(&pod);
-    assert_eq!(patched.warnings.len(), 5, "{:?}", patched.warnings);
-    let sidecar = &patched.pod["spec"]["initContainers"][0];
-    assert_eq!(sidecar["image"], "own:1");
-    assert_eq!(
-        sidecar["resources"]["requests"],
-        json!({"cpu": "20m", "memory": "1Gi"})
-    );
-    assert_eq!(sidecar["resources"]["limits"], json!({"memory": "1Gi"}));
-    assert_eq!(sidecar["securityContext"]["runAsUser"], 65532);
-}
-
-/// INJ-11.
-#[test]
-fn openshift_assigns_the_user() {
-    let mut namespace = shop();
-    namespace.annotations.insert(
-        "openshift.io/sa.scc.uid-range".to_owned(),
-        "1000650000/10000".to_owned(),
-    );
-    for mode in ["files", "envoy"] {
-        let outcome = inject(&asking(mode), &namespace, &Rules::default());
-        let Outcome::Patched(patched) = outcome else {
-            panic!("{outcome:?}")
-        };
-        let sidecar = &patched.pod["spec"]["initContainers"][0];
-        assert_eq!(sidecar["securityContext"].get("runAsUser"), None);
-    }
-}
-
-#[test]
-fn pull_secrets_are_merged() {
-    let mut pod = asking("envoy");
-    pod["spec"]["imagePullSecrets"] = json!([{"name": "a"}]);
-    let mut rules = Rules::default();
-    rules.images.pull_secrets = vec!["a".to_owned(), "b".to_owned()];
-    let outcome = inject(&pod, &shop(), &rules);
-    let Outcome::Patched(patched) = outcome else {
-        panic!("{outcome:?}")
-    };
-    assert_eq!(
-        patched.pod["spec"]["imagePullSecrets"],
-        json!([{"name": "a"}, {"name": "b"}])
-    );
-    assert_eq!(patched.status.image_pull_secrets, ["b"]);
-    assert_eq!(uninject(&patched.pod).expect("a status"), pod);
-}
-
-/// INJ-20.
-#[test]
-fn a_container_with_the_image_auto_is_merged() {
-    let mut pod = asking("envoy");
-    let own = json!({"name": "signet-envoy", "image": "auto", "env": [{"name": "X", "value": "1"}], "resources": {"limits": {"cpu": "1"}}});
-    pod["spec"]["containers"]
-        .as_array_mut()
-        .expect("a list")
-        .push(own);
-    let patched = injected(&pod);
-    assert_eq!(
-        patched.pod["spec"]["containers"]
-            .as_array()
-            .expect("a list")
-            .len(),
-        1
-    );
-    let sidecar = &patched.pod["spec"]["initContainers"][0];
-    assert_eq!(sidecar["image"], "envoyproxy/envoy:distroless-v1.40.0");
-    assert_eq!(sidecar["env"].as_array().expect("a list").len(), 2);
-    assert_eq!(
-        sidecar["resources"]["limits"],
-        json!({"cpu": "1", "memory": "256Mi"})
-    );
-    assert_eq!(sidecar["restartPolicy"], "Always");
-    let mut patched_by_client = pod.clone();
-    json_patch::patch(&mut patched_by_client, &patched.patch).expect("patch");
-    assert_eq!(patched_by_client, patched.pod);
-    assert_eq!(uninject(&patched.pod).expect("a status"), pod);
-    assert_eq!(code(&patched.pod), "already_injected");
 }
 
 /// INJ-04: another webhook's container gets what it lacks; the API server's defaults are no difference.
