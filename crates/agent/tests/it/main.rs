@@ -3,6 +3,7 @@
 
 mod attestation;
 mod domain;
+mod federation;
 mod k8s;
 mod life;
 mod sds;
