@@ -65,7 +65,7 @@ impl Node for Driver {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let call = self.metrics.call("csi_node_publish_volume", &[]);
+        let call = self.metrics.call("node_publish_volume", &[]);
         let published = async {
             let request = request.into_inner();
             let target = check_publish(&request)?;
@@ -88,7 +88,7 @@ impl Node for Driver {
         &self,
         request: Request<NodeUnpublishVolumeRequest>,
     ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
-        let call = self.metrics.call("csi_node_unpublish_volume", &[]);
+        let call = self.metrics.call("node_unpublish_volume", &[]);
         let unpublished = async {
             let request = request.into_inner();
             let target = named(&request.volume_id, &request.target_path, "target_path")?;

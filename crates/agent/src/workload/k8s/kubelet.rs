@@ -70,7 +70,8 @@ pub enum KubeletError {
     Http(#[from] hyper::Error),
     /// It does not know us, or we may not.
     #[error(
-        "it answers {0}: the agent's credentials will not do; its service account needs `get` on nodes/proxy"
+        "it answers {0}: the agent's credentials will not do; its service account needs `get` on nodes/pods, before \
+         Kubernetes 1.33 on nodes/proxy"
     )]
     Refused(StatusCode),
     /// Another answer than 200.
