@@ -220,3 +220,50 @@ async fn an_injector_that_is_away_holds_up_only_pods_that_asked() -> Result<()> 
     ensure!(wrong.is_empty(), "{wrong:#?}");
     Ok(())
 }
+
+/// The pod of a workload, in `namespace` and under an account that is there.
+fn pod_of(workload: &Value, namespace: &str) -> Value {
+    let mut spec = workload["spec"]["template"]["spec"].clone();
+    spec["serviceAccountName"] = json!("default");
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": workload["metadata"]["name"]},
+        "spec": spec,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_programs_that_need_the_node_are_not_restricted() -> Result<()> {
+    if unable() {
+        return Ok(());
+    }
+    let cluster = prepared().await?;
+    let enforced = [("pod-security.kubernetes.io/enforce", "restricted")];
+    let namespace = cluster.namespace("restricted", &enforced).await?;
+    let mut seen = Vec::new();
+    // Without a claim: the API server has none for a bare pod.
+    let values = json!({"spire-server": {"persistence": {"type": "emptyDir"}}});
+    for workload in rendered(&values).await? {
+        if workload["spec"]["template"]["spec"]["containers"].is_null() {
+            continue;
+        }
+        let answer = cluster.apply_dry_run(&pod_of(&workload, &namespace)).await;
+        let refused = answer.as_ref().err().map(|error| format!("{error:#}"));
+        let forbidden = refused
+            .as_ref()
+            .is_some_and(|text| text.contains("violates PodSecurity"));
+        ensure!(refused.is_none() || forbidden, "{refused:?}");
+        let name = workload["metadata"]["name"].as_str().unwrap_or_default();
+        seen.push((name.to_owned(), forbidden));
+    }
+    seen.sort();
+    let expected = [
+        ("signet-agent", true),
+        ("signet-csi-driver", true),
+        ("signet-injector", false),
+        ("signet-server", false),
+    ];
+    let expected = expected.map(|(name, forbidden)| (name.to_owned(), forbidden));
+    ensure!(seen == expected, "{seen:?}");
+    Ok(())
+}
