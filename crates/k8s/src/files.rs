@@ -3,10 +3,10 @@
 //! All three belong together, so they are swapped together: each set is a folder of its own, and one symbolic link, `..data`,
 //! leads to the one that counts, as the kubelet does it. Who opens `..data` once reads files that fit.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -201,7 +201,8 @@ pub fn write(config: &Config, context: &X509Context, now: SystemTime) -> Result<
         key,
         bundle: bundle_name,
     } = &config.names;
-    let made = DirBuilder::new().mode(0o755).create(&folder);
+    let made = DirBuilder::new().create(&folder);
+    let made = made.and_then(|()| open_to_readers(&folder));
     let written = made
         .map_err(|source| failed(&folder, source))
         .and_then(|()| {
@@ -256,11 +257,21 @@ pub fn check(config: &Config, now: SystemTime) -> Result<(), FilesError> {
     read(&path(&config.names.bundle)).map(drop)
 }
 
+/// Whatever the umask; the volume's group, which the folder has from above, stays.
+fn open_to_readers(folder: &Path) -> io::Result<()> {
+    let group = std::fs::metadata(folder)?.permissions().mode() & 0o2000;
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755 | group))
+}
+
 fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), FilesError> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(mode).open(path);
-    file.and_then(|mut file| file.write_all(content))
-        .map_err(|source| failed(path, source))
+    // The mode before the content, whatever the umask.
+    let write = |mut file: std::fs::File| {
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(content)
+    };
+    file.and_then(write).map_err(|source| failed(path, source))
 }
 
 /// Makes a link, in place of one that was there.

@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt as _;
-
 use identity::{Bundle, SpiffeId, X509Authority};
 use tempfile::TempDir;
 
@@ -74,6 +72,31 @@ fn a_set_is_written_and_replaced_whole() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn the_key_is_for_whom_it_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    // As the kubelet makes a volume with a group.
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o2777)).unwrap();
+    let mut config = config(&folder);
+    for (mode, later) in [(0o640, 1), (0o644, 2), (0o600, 3)] {
+        config.key_mode = mode;
+        write(
+            &config,
+            &context("/web"),
+            now() + Duration::from_secs(later),
+        )
+        .unwrap();
+        let is = |name: &str| {
+            std::fs::metadata(folder.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(is("key.pem") & 0o777, mode);
+        assert_eq!(is(DATA) & 0o2777, 0o2755);
+    }
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Files {
 
 fn mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode & !0o660 == 0 && mode & 0o400 != 0 => Ok(mode),
-        _ => Err("give 0600, 0640 or the like: nothing for others, no execution".to_owned()),
+        Ok(mode) if mode & !0o644 == 0 && mode & 0o400 != 0 => Ok(mode),
+        _ => Err("give 0600, 0640 or, where nobody else can reach the folder, 0644".to_owned()),
     }
 }
