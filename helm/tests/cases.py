@@ -55,7 +55,7 @@ GOOD = {
     "controller-off": controller(enabled=False),
     "server-alone": {"spire-agent": {"enabled": False}, "spiffe-csi-driver": {"enabled": False}, "injector": {"enabled": False}},
     "webhook-off": controller(validatingWebhookConfiguration={"enabled": False}),
-    "webhook-ignore": controller(validatingWebhookConfiguration={"enabled": True, "failurePolicy": "Ignore"}),
+    "webhook-fail": controller(validatingWebhookConfiguration={"enabled": True, "failurePolicy": "Fail"}),
     "controller-class": controller(className="blue", watchClassless=False, entryIDPrefixCleanup="", gcInterval=10000000000),
     "controller-env": controller(expandEnv=True, extraEnv=[{"name": "A", "value": "b"}], image={"tag": "0.2.0"}),
     "controller-more": controller(
