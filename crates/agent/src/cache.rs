@@ -43,6 +43,8 @@ pub struct Cache {
 struct Record {
     entry: Arc<RegistrationEntry>,
     svid: Option<Arc<X509Svid>>,
+    /// A newer one, whose authority is not in the bundle yet: nobody could verify it.
+    unproven: Option<Arc<X509Svid>>,
     /// How many watched selector sets match.
     watchers: usize,
     idle_since: Option<u64>,
@@ -111,7 +113,8 @@ impl Cache {
         changed
     }
 
-    /// Takes an SVID in, made when its entry had this revision.
+    /// Takes an SVID in, made when its entry had this revision. Until its authority is in the bundle, the one before it
+    /// stays in its place.
     pub fn issued(
         &mut self,
         entry: &EntryId,
@@ -132,19 +135,26 @@ impl Cache {
             self.plan.failed(entry, now);
             return Changed::new();
         }
-        if let Some(old) = record.svid.replace(svid.clone()) {
-            self.expiries.remove(&(old.expires_at(), entry.clone()));
-        }
         let current = record.entry.revision == revision;
         let selectors = record.entry.selectors.clone();
-        self.expiries.insert((svid.expires_at(), entry.clone()));
         self.plan.hold(entry, self.rotation.due(svid.leaf()));
         if !current || is_tainted(&self.bundle, &svid) {
             self.plan.force(entry);
         }
-        self.settle_idle(entry);
+        if !knows_issuer(&self.bundle, &svid) {
+            record.unproven = Some(svid);
+            return Changed::new();
+        }
+        record.unproven = None;
+        self.put(entry, svid);
         self.evict();
         self.watched.matching(&selectors).cloned().collect()
+    }
+
+    /// Whether an SVID waits for its authority to come into the bundle.
+    #[must_use]
+    pub fn lacks_authorities(&self) -> bool {
+        self.records.values().any(|one| one.unproven.is_some())
     }
 
     /// The server refused an SVID for this entry.
@@ -172,6 +182,13 @@ impl Cache {
                 continue;
             };
             record.svid = None;
+            if record
+                .unproven
+                .as_ref()
+                .is_some_and(|one| one.expires_at() <= now)
+            {
+                record.unproven = None;
+            }
             let waited_for = record.watchers > 0;
             changed.extend(self.watched.matching(&record.entry.selectors).cloned());
             if let Some(since) = record.idle_since.take() {
@@ -360,6 +377,7 @@ impl Cache {
         let record = self.records.entry(id.clone()).or_insert_with(|| Record {
             entry: entry.clone(),
             svid: None,
+            unproven: None,
             watchers: 0,
             idle_since: None,
         });
@@ -399,6 +417,7 @@ impl Cache {
             self.bundle = own;
             changed = true;
             self.replace_tainted();
+            self.prove();
         }
         for bundle in federated {
             // An equal one stays the same one: what was encoded of it is still good.
@@ -411,6 +430,37 @@ impl Cache {
             changed |= self.federated.remove(domain).is_some();
         }
         changed
+    }
+
+    /// Puts in what waited for its authority. Everybody's view is new with a new bundle, so nobody need be told of it.
+    fn prove(&mut self) {
+        let mut proven = Vec::new();
+        for (id, record) in &mut self.records {
+            if let Some(svid) = record
+                .unproven
+                .take_if(|svid| knows_issuer(&self.bundle, svid))
+            {
+                proven.push((id.clone(), svid));
+            }
+        }
+        for (id, svid) in proven {
+            self.put(&id, svid);
+        }
+        self.evict();
+    }
+
+    /// Puts an SVID in the place of the former one.
+    fn put(&mut self, id: &EntryId, svid: Arc<X509Svid>) {
+        let Some(record) = self.records.get_mut(id) else {
+            return;
+        };
+        self.expiries.insert((svid.expires_at(), id.clone()));
+        if let Some(old) = record.svid.replace(svid.clone())
+            && old.expires_at() != svid.expires_at()
+        {
+            self.expiries.remove(&(old.expires_at(), id.clone()));
+        }
+        self.settle_idle(id);
     }
 
     fn replace_tainted(&mut self) {
@@ -519,6 +569,13 @@ pub fn is_tainted(bundle: &Bundle, svid: &X509Svid) -> bool {
         .x509_authorities
         .iter()
         .any(|one| one.tainted && one.certificate.subject_key_id() == Some(issuer))
+}
+
+/// Is the authority that signed it in the bundle?
+fn knows_issuer(bundle: &Bundle, svid: &X509Svid) -> bool {
+    let issuer = issuer_id(svid);
+    let mut authorities = bundle.x509_authorities.iter();
+    issuer.is_none() || authorities.any(|one| one.certificate.subject_key_id() == issuer)
 }
 
 /// The key identifier of the authority at the end of the chain.

@@ -19,7 +19,7 @@ use aws_lc_rs::{
     rand::{SecureRandom, SystemRandom},
 };
 use identity::{
-    Bundle, Certificate, EntryId, PrivateKey, RegistrationEntry, TrustDomain, X509Svid,
+    Bundle, Certificate, EntryId, PrivateKey, RegistrationEntry, SpiffeId, TrustDomain, X509Svid,
 };
 use prost::{Message, bytes::Bytes};
 use proto::spire::api::types;
@@ -27,7 +27,7 @@ use runtime::{
     BoxError, Shutdown,
     files::{self, FileError},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
@@ -67,6 +67,8 @@ pub struct Disk {
 /// What the copy holds.
 #[derive(Debug, Default)]
 pub struct Snapshot {
+    /// The agent that all this was said to; `None` while it has no SVID.
+    pub agent: Option<SpiffeId>,
     /// All entries.
     pub entries: Vec<Arc<RegistrationEntry>>,
     /// The own bundle.
@@ -92,6 +94,9 @@ pub enum DiskError {
     /// Damaged, sealed with another key, or another trust domain's.
     #[error("it is damaged, another trust domain's, or sealed with another key")]
     Seal,
+    /// Another agent's: what that one was given is none of ours.
+    #[error("it is of the agent {0}")]
+    OtherAgent(SpiffeId),
     /// Sealed by us, but broken.
     #[error("its content cannot be read: {0}")]
     Content(String),
@@ -138,11 +143,16 @@ impl Disk {
         Ok(files::write_private(&self.path(), &bytes)?)
     }
 
-    /// Reads the copy, without what has expired; `None` when there is none.
+    /// Reads the copy, without what has expired; `None` when there is none. `agent`: who asks, as far as that is known
+    /// before it has attested.
     ///
     /// # Errors
     /// When it is of no use; nothing is changed then.
-    pub fn load(&self, now: SystemTime) -> Result<Option<Snapshot>, DiskError> {
+    pub fn load(
+        &self,
+        agent: Option<&SpiffeId>,
+        now: SystemTime,
+    ) -> Result<Option<Snapshot>, DiskError> {
         let Some(bytes) = files::read_private(&self.path())? else {
             return Ok(None);
         };
@@ -155,7 +165,13 @@ impl Disk {
             .open_in_place(nonce, self.aad(), &mut opened)
             .map_err(|_| DiskError::Seal)?;
         let stored = Stored::decode(&*plain).map_err(|error| content(&error))?;
-        read(stored, &self.trust_domain, now).map(Some)
+        let snapshot = read(stored, &self.trust_domain, now)?;
+        match (agent, &snapshot.agent) {
+            (Some(agent), Some(other)) if agent != other => {
+                Err(DiskError::OtherAgent(other.clone()))
+            }
+            _ => Ok(Some(snapshot)),
+        }
     }
 
     /// Deletes the copy and its key, and sees to it that none is written again.
@@ -175,6 +191,7 @@ impl Disk {
     pub(crate) async fn keep(
         self,
         living: Arc<Living>,
+        svid: watch::Receiver<Option<Arc<X509Svid>>>,
         shutdown: Shutdown,
     ) -> Result<(), BoxError> {
         let mut changes = living.generation();
@@ -191,21 +208,22 @@ impl Disk {
             }
             changes.mark_unchanged();
             let began = Instant::now();
-            behind = !self.write(&living).await;
+            behind = !self.write(&living, &svid).await;
             if stopped_within(began.elapsed() * WRITE_SHARE, &shutdown).await {
                 break;
             }
         }
         if behind || changes.has_changed().unwrap_or(false) {
-            self.write(&living).await;
+            self.write(&living, &svid).await;
         }
         Ok(())
     }
 
-    async fn write(&self, living: &Living) -> bool {
-        let Some(snapshot) = living.read(Snapshot::of) else {
+    async fn write(&self, living: &Living, svid: &watch::Receiver<Option<Arc<X509Svid>>>) -> bool {
+        let Some(mut snapshot) = living.read(Snapshot::of) else {
             return true;
         };
+        snapshot.agent = svid.borrow().as_ref().map(|svid| svid.id().clone());
         let disk = self.clone();
         let saved = tokio::task::spawn_blocking(move || disk.save(&snapshot)).await;
         let error = match saved {
@@ -248,6 +266,11 @@ impl Disk {
     fn stored(&self, snapshot: &Snapshot) -> Stored {
         let bundles = snapshot.bundle.iter().chain(&snapshot.federated);
         Stored {
+            agent: snapshot
+                .agent
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             entries: snapshot
                 .entries
                 .iter()
@@ -281,6 +304,7 @@ impl Snapshot {
         }
         let own = cache.bundle();
         Some(Self {
+            agent: None,
             entries: cache.records().map(|(entry, _)| entry.clone()).collect(),
             bundle: Some(own.clone()),
             federated: cache
@@ -327,6 +351,8 @@ struct Stored {
     bundles: Vec<types::Bundle>,
     #[prost(message, repeated, tag = "3")]
     svids: Vec<StoredSvid>,
+    #[prost(string, tag = "4")]
+    agent: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -358,6 +384,10 @@ fn read(
     now: SystemTime,
 ) -> Result<Snapshot, DiskError> {
     let mut snapshot = Snapshot::default();
+    if !stored.agent.is_empty() {
+        let agent = SpiffeId::parse(&stored.agent).map_err(|error| content(&error))?;
+        snapshot.agent = Some(agent);
+    }
     for entry in &stored.entries {
         let entry = proto::convert::entry(entry).map_err(|error| content(&error))?;
         snapshot.entries.push(Arc::new(entry));

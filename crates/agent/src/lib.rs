@@ -23,7 +23,7 @@ mod fixtures;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::SystemTime};
 
-use identity::{BundleSet, X509Svid};
+use identity::{BundleSet, SpiffeId, X509Svid};
 use runtime::{
     Clock, Metrics, Readiness, Tasks, backoff,
     files::{self, FileError},
@@ -92,6 +92,7 @@ pub struct Agent {
     syncer: Syncer,
     issuer: Issuer,
     disk: Option<Disk>,
+    svid: watch::Receiver<Option<Arc<X509Svid>>>,
     socket: PublicSocket,
     prometheus: Option<TcpListener>,
     health: Option<(TcpListener, HealthListener)>,
@@ -127,6 +128,7 @@ impl Agent {
             syncer: parts.syncer,
             issuer: parts.issuer,
             disk: parts.disk,
+            svid: parts.svid,
             config,
             clock,
             metrics,
@@ -196,10 +198,8 @@ impl Agent {
         tasks.spawn("sync", self.syncer.run(tasks.shutdown(), self.started));
         tasks.spawn("X.509-SVIDs", self.issuer.run(tasks.shutdown()));
         if let Some(disk) = self.disk {
-            tasks.spawn(
-                "SVID cache on disk",
-                disk.keep(self.living, tasks.shutdown()),
-            );
+            let kept = disk.keep(self.living, self.svid, tasks.shutdown());
+            tasks.spawn("SVID cache on disk", kept);
         }
         Ok(())
     }
@@ -220,6 +220,7 @@ struct Parts {
     syncer: Syncer,
     issuer: Issuer,
     disk: Option<Disk>,
+    svid: watch::Receiver<Option<Arc<X509Svid>>>,
 }
 
 impl Parts {
@@ -279,12 +280,13 @@ impl Parts {
             clock.clone(),
             metrics,
         ));
-        restore(disk.as_ref(), &living, clock);
+        let own_id = watch.borrow().as_ref().map(|svid| svid.id().clone());
+        let restored = restore(disk.as_ref(), &living, own_id.as_ref(), clock);
         let ready = readiness.part("agent");
         let links = Links {
             living: living.clone(),
             client,
-            svid: watch,
+            svid: watch.clone(),
             orders,
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -293,9 +295,10 @@ impl Parts {
         Ok(Self {
             keeper,
             issuer: Issuer::new(links.clone(), config.workload_key_type),
-            syncer: Syncer::new(links, trust, store, config.sync_interval, ready),
+            syncer: Syncer::new(links, trust, store, config.sync_interval, ready, restored),
             living,
             disk,
+            svid: watch,
         })
     }
 }
@@ -313,23 +316,31 @@ pub(crate) struct Links {
     pub(crate) sync_now: Arc<Notify>,
 }
 
-/// Fills the cache with what an earlier run left.
-fn restore(disk: Option<&Disk>, living: &Living, clock: &Clock) {
-    let Some(disk) = disk else {
-        return;
-    };
-    match disk.load(clock.now()) {
+/// Fills the cache with what an earlier run left, and tells as which agent it ran.
+fn restore(
+    disk: Option<&Disk>,
+    living: &Living,
+    own_id: Option<&SpiffeId>,
+    clock: &Clock,
+) -> Option<SpiffeId> {
+    let disk = disk?;
+    match disk.load(own_id, clock.now()) {
         Ok(Some(snapshot)) => {
+            let agent = snapshot.agent.clone();
             let (entries, svids) = (snapshot.entries.len(), snapshot.svids.len());
             living.update(|cache, now| snapshot.restore(cache, now));
             tracing::info!(entries, svids, "serving what was there before the restart");
+            agent
         }
-        Ok(None) => {}
-        Err(error) => tracing::warn!(
-            path = %disk.path().display(),
-            %error,
-            "the copy of an earlier run is not used; asking the server for everything"
-        ),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(
+                path = %disk.path().display(),
+                %error,
+                "the copy of an earlier run is not used; asking the server for everything"
+            );
+            None
+        }
     }
 }
 

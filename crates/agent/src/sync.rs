@@ -13,19 +13,24 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use identity::{Bundle, EntryId, RegistrationEntry, TrustDomain};
+use identity::{Bundle, EntryId, RegistrationEntry, SpiffeId, TrustDomain};
 use proto::{
     convert::FieldError,
-    spire::api::server::{
-        agent::v1::PostStatusRequest,
-        bundle::v1::{GetBundleRequest, GetFederatedBundleRequest},
+    spire::api::{
+        server::{
+            agent::v1::PostStatusRequest,
+            bundle::v1::{GetBundleRequest, GetFederatedBundleRequest},
+        },
+        types,
     },
 };
 use runtime::{BoxError, Part, Shutdown, files::FileError};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until},
+};
 use tonic::{Code, Status};
 
-use self::entries::Fetched;
 use crate::{
     Links,
     attest::{describe, store::AgentStore},
@@ -41,6 +46,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 /// How far the instants of syncs are spread.
 const JITTER: f64 = 0.1;
+
+/// A sync that somebody asks for comes no sooner after the last one than this, so that many who ask get one.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long one sync may take.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
@@ -86,6 +94,8 @@ pub(crate) struct Syncer {
     interval: Duration,
     /// Ready after the first sync.
     ready: Option<Part>,
+    /// As which agent the cache was filled from the disk.
+    restored: Option<SpiffeId>,
 }
 
 impl Syncer {
@@ -95,6 +105,7 @@ impl Syncer {
         store: Arc<AgentStore>,
         interval: Duration,
         ready: Part,
+        restored: Option<SpiffeId>,
     ) -> Self {
         // What the disk knew will do until the server answers.
         let known = links.living.read(|cache, _| cache.is_synced());
@@ -104,6 +115,7 @@ impl Syncer {
             store,
             interval,
             ready: Some(ready).filter(|_| !known),
+            restored,
         }
     }
 
@@ -125,6 +137,7 @@ impl Syncer {
         let mut backoff = Backoff::new(self.interval, longest);
         let mut refused = Refused::default();
         self.attested().await;
+        self.disown();
         self.post_status().await;
         loop {
             self.attested().await;
@@ -135,7 +148,7 @@ impl Syncer {
             let synced = tokio::time::timeout(SYNC_TIMEOUT, self.sync(&mut refused))
                 .await
                 .unwrap_or(Err(SyncError::Timeout));
-            let pause = match synced {
+            let (pause, least) = match synced {
                 Ok(()) => {
                     call.finish(Code::Ok);
                     if backoff.pause() > Duration::ZERO {
@@ -143,21 +156,18 @@ impl Syncer {
                     }
                     backoff.reset();
                     self.ready.take();
-                    jittered(self.interval, JITTER)
+                    (jittered(self.interval, JITTER), LEAST_PAUSE)
                 }
                 Err(error) => {
                     call.finish(error.code());
                     let pause = backoff.fail();
                     self.report(&error, pause);
-                    pause
+                    (pause, pause)
                 }
             };
             self.links.living.sweep();
             self.show_uptime(started);
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.links.sync_now.notified() => {}
-            }
+            rest(pause, least.min(pause), &self.links.sync_now).await;
         }
     }
 
@@ -171,6 +181,25 @@ impl Syncer {
     async fn attested(&mut self) {
         // The keeper lives as long as this loop.
         let _ = self.links.svid.wait_for(Option::is_some).await;
+    }
+
+    /// Drops what the disk had, if that was given to another agent than this one has become.
+    fn disown(&mut self) {
+        let svid = self.links.svid.borrow().clone();
+        let (Some(former), Some(svid)) = (self.restored.take(), svid) else {
+            return;
+        };
+        if former == *svid.id() {
+            return;
+        }
+        tracing::info!(%former, now = %svid.id(), "another agent than before the restart; dropping what that one had");
+        self.links.living.update(|cache, _| {
+            let removed = cache.records().map(|(entry, _)| entry.id.clone()).collect();
+            cache.apply(Update {
+                removed,
+                ..Update::default()
+            })
+        });
     }
 
     fn report(&self, error: &SyncError, pause: Duration) {
@@ -207,19 +236,35 @@ impl Syncer {
                 .map(|(entry, _)| (entry.id.to_string(), Revision::of(entry)))
                 .collect()
         });
-        let (fetched, bundle) = tokio::join!(
-            entries::fetch(&self.links.client, &known),
-            fetch_bundle(&self.links.client)
-        );
-        let bundle = Arc::new(bundle?);
-        let fetched = fetched.map_err(|status| SyncError::Entries(Box::new(status)))?;
-        let mut update = entries_update(fetched, &known, refused);
-        self.take_bundle(&bundle)?;
-        update.bundle = Some(bundle);
-        self.count(&update, &known);
-        let wanted = self.federation_after(&update);
-        self.apply(update);
-        self.sync_federated(wanted).await;
+        let mut news = News::default();
+        // Whoever waits for an entry is served as soon as that is here. What is gone is known at the end only.
+        let take = |page: Vec<types::Entry>| {
+            let upserted = news.read(&page, &known, refused);
+            self.apply(Update {
+                upserted,
+                ..Update::default()
+            });
+        };
+        let bundle = async {
+            let bundle = Arc::new(fetch_bundle(&self.links.client).await?);
+            self.take_bundle(&bundle)?;
+            self.apply(Update {
+                bundle: Some(bundle),
+                ..Update::default()
+            });
+            Ok::<_, SyncError>(())
+        };
+        let (ids, bundle) = tokio::join!(entries::fetch(&self.links.client, &known, take), bundle);
+        bundle?;
+        let ids = ids.map_err(|status| SyncError::Entries(Box::new(status)))?;
+        let removed = news.removed(&known, &ids);
+        self.count(&news, removed.len(), known.len());
+        self.apply(Update {
+            removed,
+            synced: true,
+            ..Update::default()
+        });
+        self.sync_federated().await;
         Ok(())
     }
 
@@ -249,57 +294,29 @@ impl Syncer {
         self.links.living.update(|cache, _| cache.apply(update));
     }
 
-    fn count(&self, update: &Update, known: &HashMap<String, Revision>) {
-        let is_new = |entry: &&Arc<RegistrationEntry>| !known.contains_key(entry.id.as_str());
-        let added = update.upserted.iter().filter(is_new).count();
-        let updated = update.upserted.len() - added;
-        self.links
-            .living
-            .count_changes(added, updated, update.removed.len());
-        let total = known.len() + added - update.removed.len();
-        self.links
-            .metrics
-            .gauge("sync_entries_total", &[])
-            .set(as_f64(total));
-        self.links
-            .metrics
-            .gauge("sync_entries_missing", &[])
-            .set(as_f64(added));
-        self.links
-            .metrics
-            .gauge("sync_entries_stale", &[])
-            .set(as_f64(updated));
-        self.links
-            .metrics
-            .gauge("sync_entries_dropped", &[])
-            .set(as_f64(update.removed.len()));
+    fn count(&self, news: &News, removed: usize, known: usize) {
+        let News { added, updated, .. } = *news;
+        self.links.living.count_changes(added, updated, removed);
+        let total = known + added - removed;
+        for (name, value) in [
+            ("sync_entries_total", total),
+            ("sync_entries_missing", added),
+            ("sync_entries_stale", updated),
+            ("sync_entries_dropped", removed),
+        ] {
+            self.links.metrics.gauge(name, &[]).set(as_f64(value));
+        }
     }
 
-    /// The trust domains that the entries federate with, this update included.
-    fn federation_after(&self, update: &Update) -> BTreeSet<TrustDomain> {
-        let changed: HashSet<&EntryId> = update
-            .upserted
-            .iter()
-            .map(|entry| &entry.id)
-            .chain(&update.removed)
-            .collect();
-        let news = update.upserted.iter().map(Arc::as_ref);
-        self.links.living.read(|cache, _| {
-            cache
-                .records()
-                .map(|(entry, _)| entry.as_ref())
-                .filter(|entry| !changed.contains(&entry.id))
-                .chain(news)
+    async fn sync_federated(&self) {
+        let (wanted, held) = self.links.living.read(|cache, _| {
+            let entries = cache.records().map(|(entry, _)| entry);
+            let wanted: BTreeSet<TrustDomain> = entries
                 .flat_map(|entry| entry.federates_with.iter().cloned())
-                .collect()
-        })
-    }
-
-    async fn sync_federated(&self, wanted: BTreeSet<TrustDomain>) {
-        let held: Vec<TrustDomain> = self
-            .links
-            .living
-            .read(|cache, _| cache.federated().cloned().collect());
+                .collect();
+            let held: Vec<TrustDomain> = cache.federated().cloned().collect();
+            (wanted, held)
+        });
         let mut update = Update {
             unfederated: held
                 .into_iter()
@@ -335,6 +352,15 @@ impl Syncer {
     }
 }
 
+/// Waits for as long as `pause`, or until the bell is rung, but for `least` in any case.
+async fn rest(pause: Duration, least: Duration, bell: &Notify) {
+    let began = Instant::now();
+    tokio::select! {
+        () = sleep(pause) => {}
+        () = bell.notified() => sleep_until(began + least).await,
+    }
+}
+
 /// What tells two versions of an entry apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Revision {
@@ -356,34 +382,54 @@ impl Revision {
 /// Entries that cannot be used, so that each is said once.
 type Refused = HashSet<(String, i64)>;
 
-fn entries_update(
-    fetched: Fetched,
-    known: &HashMap<String, Revision>,
-    refused: &mut Refused,
-) -> Update {
-    let mut update = Update {
-        synced: true,
-        ..Update::default()
-    };
-    let mut unreadable = Vec::new();
-    for wire in &fetched.entries {
-        match proto::convert::entry(wire) {
-            Ok(entry) => update.upserted.push(Arc::new(entry)),
-            Err(error) => {
-                unreadable.push(wire.id.as_str());
-                if refused.insert((wire.id.clone(), wire.revision_number)) {
-                    tracing::warn!(entry_id = wire.id, %error, "leaving out an entry that breaks a rule");
+/// What one sync brings.
+#[derive(Debug, Default)]
+struct News {
+    added: usize,
+    updated: usize,
+    /// Entries that cannot be used.
+    unreadable: HashSet<String>,
+}
+
+impl News {
+    /// The entries of a page, but for those that break a rule.
+    fn read(
+        &mut self,
+        page: &[types::Entry],
+        known: &HashMap<String, Revision>,
+        refused: &mut Refused,
+    ) -> Vec<Arc<RegistrationEntry>> {
+        let mut upserted = Vec::with_capacity(page.len());
+        for wire in page {
+            match proto::convert::entry(wire) {
+                Ok(entry) if known.contains_key(entry.id.as_str()) => {
+                    self.updated += 1;
+                    upserted.push(Arc::new(entry));
+                }
+                Ok(entry) => {
+                    self.added += 1;
+                    upserted.push(Arc::new(entry));
+                }
+                Err(error) => {
+                    self.unreadable.insert(wire.id.clone());
+                    if refused.insert((wire.id.clone(), wire.revision_number)) {
+                        tracing::warn!(entry_id = wire.id, %error, "leaving out an entry that breaks a rule");
+                    }
                 }
             }
         }
+        upserted
     }
-    update.removed = known
-        .keys()
-        // What the server changed beyond our reading must not go on in its former form.
-        .filter(|id| !fetched.ids.contains(*id) || unreadable.contains(&id.as_str()))
-        .filter_map(|id| EntryId::new(id).ok())
-        .collect();
-    update
+
+    /// What is no longer this agent's, given the IDs of all that is. What the server changed beyond our reading must not
+    /// go on in its former form either.
+    fn removed(&self, known: &HashMap<String, Revision>, ids: &HashSet<String>) -> Vec<EntryId> {
+        known
+            .keys()
+            .filter(|id| !ids.contains(*id) || self.unreadable.contains(*id))
+            .filter_map(|id| EntryId::new(id).ok())
+            .collect()
+    }
 }
 
 /// Asks for the own bundle.
@@ -423,20 +469,59 @@ mod tests {
     use super::*;
     use crate::fixtures::entry;
 
-    /// What the server changed beyond our reading must not go on in its former form.
     #[test]
     fn an_entry_that_became_unreadable_is_left_out() {
         let former = entry("web", &["unix:uid:1"]);
         let known = HashMap::from([(former.id.to_string(), Revision::of(&former))]);
-        let mut wire = proto::spire::api::types::Entry::from(&former);
+        let mut wire = types::Entry::from(&former);
         wire.revision_number += 1;
         wire.spiffe_id = None;
-        let fetched = Fetched {
-            ids: [wire.id.clone()].into(),
-            entries: vec![wire],
+        let mut news = News::default();
+        let upserted = news.read(std::slice::from_ref(&wire), &known, &mut Refused::default());
+        assert!(upserted.is_empty());
+        let removed = news.removed(&known, &[wire.id].into());
+        assert_eq!(removed, [former.id]);
+        assert_eq!((news.added, news.updated), (0, 0));
+    }
+
+    const LEAST: Duration = Duration::from_secs(1);
+
+    /// Runs a pause that is rung at each of these times, and tells how long it took.
+    async fn pause_of(pause: Duration, least: Duration, rings: &[u64]) -> Duration {
+        let (bell, began) = (Notify::new(), Instant::now());
+        let ring = async {
+            for at in rings {
+                sleep_until(began + Duration::from_millis(*at)).await;
+                bell.notify_one();
+            }
+            std::future::pending::<()>().await;
         };
-        let update = entries_update(fetched, &known, &mut Refused::new());
-        assert_eq!(update.removed, [former.id]);
-        assert!(update.upserted.is_empty());
+        tokio::select! {
+            () = rest(pause, least, &bell) => {}
+            () = ring => {}
+        }
+        began.elapsed()
+    }
+
+    /// However often somebody asks for a sync, they are not made back to back.
+    #[tokio::test(start_paused = true)]
+    async fn a_sync_that_is_asked_for_comes_soon_and_not_at_once() {
+        let interval = Duration::from_secs(5);
+        for (rings, millis) in [
+            (&[][..], 5_000),
+            (&[0], 1_000),
+            (&[0, 1, 2, 3, 500], 1_000),
+            (&[3_000], 3_000),
+            (&[3_000, 3_001], 3_000),
+        ] {
+            let took = pause_of(interval, LEAST, rings).await;
+            assert!(
+                took.abs_diff(Duration::from_millis(millis)).as_millis() <= 2,
+                "{rings:?}: {took:?}"
+            );
+        }
+        // After a failure it is not asked for sooner than the server can bear.
+        let took = pause_of(interval, interval, &[0, 100]).await;
+        assert!(took >= interval);
     }
 }

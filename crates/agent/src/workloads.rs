@@ -6,7 +6,7 @@
 mod fixed;
 pub(crate) mod living;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 
 use identity::{Bundle, BundleSet, JwtSvid, RegistrationEntry, Selectors, TrustDomain, X509Svid};
 use tokio::sync::watch;
@@ -39,6 +39,24 @@ pub struct WorkloadView {
     pub bundle: Arc<Bundle>,
     /// Bundles of the trust domains its entries federate with, as far as known.
     pub federated: BTreeMap<TrustDomain, Arc<Bundle>>,
+}
+
+impl WorkloadView {
+    /// The view at this time: an identity whose SVID has expired since the view was made is pending again. Whoever hands
+    /// out SVIDs asks for it, so that nobody hangs on a loop that drops them in time.
+    #[must_use]
+    pub fn at(self: &Arc<Self>, now: SystemTime) -> Arc<Self> {
+        let expired = |one: &Identity| one.svid.expires_at() <= now;
+        if !self.identities.iter().any(expired) {
+            return Arc::clone(self);
+        }
+        let mut view = (**self).clone();
+        let gone = view.identities.extract_if(.., |one| expired(one));
+        view.pending.extend(gone.map(|one| one.entry));
+        view.pending
+            .sort_by_key(|entry| (entry.created_at, entry.id.clone()));
+        Arc::new(view)
+    }
 }
 
 /// One identity of a workload.
@@ -131,5 +149,47 @@ impl Workloads {
 impl fmt::Debug for Workloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Workloads")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fixtures::{CA, entry, noon};
+
+    /// The view may be older than its SVIDs live.
+    #[test]
+    fn i_5_an_expired_svid_is_in_no_view() {
+        let minute = Duration::from_mins(1);
+        let identity = |id: &str, life: u32| Identity {
+            entry: Arc::new(entry(id, &["unix:uid:1"])),
+            svid: CA.svid(&format!("/{id}"), noon(), life * minute),
+        };
+        let view = Arc::new(WorkloadView {
+            synced: true,
+            identities: vec![identity("a", 2), identity("b", 1), identity("c", 3)],
+            pending: vec![Arc::new(entry("aa", &["unix:uid:1"]))],
+            bundle: Arc::new(CA.bundle()),
+            federated: BTreeMap::new(),
+        });
+        let last = noon() + minute - Duration::from_nanos(1);
+        assert!(Arc::ptr_eq(&view.at(last), &view));
+        let ids = |view: &WorkloadView| {
+            let issued = view.identities.iter().map(|one| one.entry.id.to_string());
+            let pending = view.pending.iter().map(|one| one.id.to_string());
+            (issued.collect::<Vec<_>>(), pending.collect::<Vec<_>>())
+        };
+        let (issued, pending) = ids(&view.at(noon() + minute));
+        assert_eq!(
+            (issued.join(" "), pending.join(" ")),
+            ("a c".into(), "aa b".into())
+        );
+        let (issued, pending) = ids(&view.at(noon() + 3 * minute));
+        assert_eq!(
+            (issued.join(" "), pending.join(" ")),
+            ("".into(), "a aa b c".into())
+        );
     }
 }

@@ -7,7 +7,17 @@ use super::*;
 use crate::fixtures::{CA, Ca, entry, noon, selectors, svid, trust_domain};
 
 fn cache() -> Cache {
-    Cache::new(&trust_domain(), 1000, Rotation::default())
+    with_capacity(1000)
+}
+
+/// A cache that has the bundle and nothing else.
+fn with_capacity(capacity: usize) -> Cache {
+    let mut cache = Cache::new(&trust_domain(), capacity, Rotation::default());
+    cache.apply(Update {
+        bundle: Some(Arc::new(CA.bundle())),
+        ..Update::default()
+    });
+    cache
 }
 
 fn upsert(entries: &[RegistrationEntry]) -> Update {
@@ -167,7 +177,7 @@ fn stored_svids_are_no_workloads() {
 
 #[test]
 fn idle_svids_above_the_capacity_go_the_longest_idle_first() {
-    let mut cache = Cache::new(&trust_domain(), 2, Rotation::default());
+    let mut cache = with_capacity(2);
     let entries: Vec<_> = ["a", "b", "c"]
         .map(|name| entry(name, &[&format!("n:{name}")]))
         .into();
@@ -302,7 +312,7 @@ impl Model {
             synced: false,
             identities: Vec::new(),
             pending: Vec::new(),
-            bundle: Arc::new(Bundle::empty(trust_domain())),
+            bundle: Arc::new(CA.bundle()),
             federated: BTreeMap::new(),
         };
         let mut matching: Vec<_> = self
@@ -400,4 +410,56 @@ proptest! {
             prop_assert_eq!(counts.missing, model.entries.len() - model.svids.len());
         }
     }
+}
+
+/// An SVID under an authority that the bundle does not have is refused by everybody: the one before it stays.
+#[test]
+fn i_1_an_svid_waits_for_its_authority() {
+    let (mut cache, mine) = (cache(), selectors(&["unix:uid:1"]));
+    let new = Ca::new("next");
+    cache.watch(&mine);
+    cache.apply(upsert(&[entry("web", &["unix:uid:1"])]));
+    cache.take_due(noon(), 1);
+    let first = svid("/web");
+    cache.issued(&id("web"), 0, first.clone(), noon());
+    assert!(!cache.lacks_authorities());
+
+    let renewed = new.svid("/web", noon(), 120 * MINUTE);
+    assert!(
+        cache
+            .issued(&id("web"), 0, renewed.clone(), noon())
+            .is_empty()
+    );
+    assert!(cache.lacks_authorities());
+    assert_eq!(cache.view(&mine, noon()).identities[0].svid, first);
+    // It is there, and not asked for again.
+    assert!(cache.take_due(noon(), 9).is_empty());
+    let mut both = CA.bundle();
+    both.x509_authorities
+        .push(identity::X509Authority::new(new.certificate.clone()));
+    let update = Update {
+        bundle: Some(Arc::new(both)),
+        ..Update::default()
+    };
+    assert_eq!(cache.apply(update), Changed::from([mine.clone()]));
+    assert_eq!(cache.view(&mine, noon()).identities[0].svid, renewed);
+    assert!(!cache.lacks_authorities());
+    assert_eq!(cache.next_expiry(), Some(renewed.expires_at()));
+    assert_eq!(cache.counts().svids, 1);
+}
+
+/// The authority may never come. Then the old one ends, and nothing takes its place.
+#[test]
+fn i_1_what_nobody_can_verify_is_never_shown() {
+    let (mut cache, mine) = (cache(), selectors(&["unix:uid:1"]));
+    let new = Ca::new("next");
+    cache.watch(&mine);
+    cache.apply(upsert(&[entry("web", &["unix:uid:1"])]));
+    cache.take_due(noon(), 1);
+    cache.issued(&id("web"), 0, svid("/web"), noon());
+    cache.issued(&id("web"), 0, new.svid("/web", noon(), 30 * MINUTE), noon());
+    cache.expire(noon() + 60 * MINUTE);
+    let view = cache.view(&mine, noon());
+    assert_eq!(names(&view), (vec![], vec!["web"]));
+    assert!(!cache.lacks_authorities());
 }

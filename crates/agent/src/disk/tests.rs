@@ -1,6 +1,5 @@
 use std::os::unix::fs::PermissionsExt as _;
 
-use identity::SpiffeId;
 use tempfile::TempDir;
 
 use super::*;
@@ -15,6 +14,7 @@ fn snapshot() -> Snapshot {
     web.federates_with
         .insert(TrustDomain::new("other.org").unwrap());
     Snapshot {
+        agent: Some(agent("/spire/agent/x")),
         entries: vec![Arc::new(web), Arc::new(entry("db", &["unix:uid:2"]))],
         bundle: Some(Arc::new(CA.bundle())),
         federated: vec![Arc::new(Bundle::empty(
@@ -24,6 +24,10 @@ fn snapshot() -> Snapshot {
     }
 }
 
+fn agent(path: &str) -> SpiffeId {
+    SpiffeId::new(&trust_domain(), path).unwrap()
+}
+
 fn disk(folder: &TempDir) -> Disk {
     Disk::new(folder.path(), &trust_domain())
 }
@@ -31,10 +35,10 @@ fn disk(folder: &TempDir) -> Disk {
 #[test]
 fn what_is_written_is_read_back() {
     let folder = TempDir::new().unwrap();
-    assert!(disk(&folder).load(noon()).unwrap().is_none());
+    assert!(disk(&folder).load(None, noon()).unwrap().is_none());
     let before = snapshot();
     disk(&folder).save(&before).unwrap();
-    let after = disk(&folder).load(noon()).unwrap().unwrap();
+    let after = disk(&folder).load(None, noon()).unwrap().unwrap();
     assert_eq!(after.entries, before.entries);
     assert_eq!(after.bundle, before.bundle);
     assert_eq!(after.federated, before.federated);
@@ -65,14 +69,14 @@ fn i_7_expired_svids_are_not_read_back() {
     let second = Duration::from_secs(1);
     assert_eq!(
         disk(&folder)
-            .load(end - second)
+            .load(None, end - second)
             .unwrap()
             .unwrap()
             .svids
             .len(),
         1
     );
-    let late = disk(&folder).load(end).unwrap().unwrap();
+    let late = disk(&folder).load(None, end).unwrap().unwrap();
     assert_eq!((late.svids.len(), late.entries.len()), (0, 2));
 }
 
@@ -84,7 +88,7 @@ fn a_damaged_or_foreign_copy_is_refused() {
     let good = std::fs::read(&path).unwrap();
     let refused = |bytes: &[u8]| {
         files::write_private(&path, bytes).unwrap();
-        disk(&folder).load(noon()).unwrap_err()
+        disk(&folder).load(None, noon()).unwrap_err()
     };
     for at in [0, HEADER.len(), HEADER.len() + 12, 200, good.len() - 1] {
         let mut bad = good.clone();
@@ -96,14 +100,34 @@ fn a_damaged_or_foreign_copy_is_refused() {
     }
     files::write_private(&path, &good).unwrap();
     let other = Disk::new(folder.path(), &TrustDomain::new("other.org").unwrap());
-    assert!(matches!(other.load(noon()), Err(DiskError::Seal)));
+    assert!(matches!(other.load(None, noon()), Err(DiskError::Seal)));
     std::fs::remove_file(folder.path().join(KEY_FILE)).unwrap();
-    assert!(matches!(disk(&folder).load(noon()), Err(DiskError::Key(_))));
+    assert!(matches!(
+        disk(&folder).load(None, noon()),
+        Err(DiskError::Key(_))
+    ));
     disk(&folder).save(&snapshot()).unwrap();
     assert!(
-        disk(&folder).load(noon()).unwrap().is_some(),
+        disk(&folder).load(None, noon()).unwrap().is_some(),
         "a new key is made"
     );
+}
+
+/// A node that attests as somebody else gets nothing of what the former agent was given.
+#[test]
+fn the_copy_of_another_agent_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let disk = disk(&folder);
+    disk.save(&snapshot()).unwrap();
+    let (mine, other) = (agent("/spire/agent/x"), agent("/spire/agent/y"));
+    let loaded = disk.load(Some(&mine), noon()).unwrap().unwrap();
+    assert_eq!(loaded.agent, Some(mine.clone()));
+    match disk.load(Some(&other), noon()) {
+        Err(DiskError::OtherAgent(found)) => assert_eq!(found, mine),
+        loaded => panic!("refused, not {loaded:?}"),
+    }
+    // Who has not attested yet does not know who it will be.
+    assert!(disk.load(None, noon()).unwrap().is_some());
 }
 
 #[test]

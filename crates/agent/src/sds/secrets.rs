@@ -130,6 +130,14 @@ impl Absent {
         }
     }
 
+    /// Whether more entries could change it.
+    const fn hangs_on_entries(&self) -> bool {
+        matches!(
+            self,
+            Self::NoIdentity | Self::NotEntitled(_) | Self::NoHint(_) | Self::NotFederated(_)
+        )
+    }
+
     /// Whether other selectors of the same workload could change it.
     #[must_use]
     pub const fn hangs_on_selectors(&self) -> bool {
@@ -183,14 +191,31 @@ impl Secrets {
         form: Form,
         now: SystemTime,
     ) -> Result<Resource, Absent> {
+        let found = self.find(view, (text, name), form, now);
+        match found {
+            // Who is told "no" now may be somebody in a moment.
+            Err(why) if !view.synced && why.hangs_on_entries() => Err(Absent::NotSynced),
+            found => found,
+        }
+    }
+
+    /// As [`Secrets::lookup`], for what is known so far. Entries come in the order of their age, so the first is the first.
+    fn find(
+        &self,
+        view: &WorkloadView,
+        (text, name): (&Arc<str>, &Name),
+        form: Form,
+        now: SystemTime,
+    ) -> Result<Resource, Absent> {
         match name {
             Name::IstioFile => Err(Absent::IstioFile),
             Name::Unknown => Err(Absent::Unknown),
-            _ if !view.synced => Err(Absent::NotSynced),
+            // These hang on all entries.
+            Name::AllBundles | Name::Allowed(_) if !view.synced => Err(Absent::NotSynced),
             Name::DefaultSvid => self.certificate(view, first(view)?, text, now),
             Name::PreferredSvid(hint) => {
                 let identity = match hinted(view, hint) {
-                    Err(Absent::NoHint(_)) => first(view)?,
+                    Err(Absent::NoHint(_)) if view.synced => first(view)?,
                     found => found?,
                 };
                 self.certificate(view, identity, text, now)

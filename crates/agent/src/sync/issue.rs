@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use identity::{EntryId, KeyType, RegistrationEntry, X509Svid};
+use identity::{Bundle, EntryId, KeyType, RegistrationEntry, X509Svid};
 use proto::spire::api::server::svid::v1::{
     BatchNewX509svidRequest, NewX509svidParams, batch_new_x509svid_response,
 };
@@ -15,12 +15,12 @@ use runtime::{BoxError, Clock, Shutdown};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::fetch_bundle;
+use super::{SyncError, fetch_bundle};
 use crate::{
     Links,
     attest::describe,
     backoff::Backoff,
-    cache::{Changed, Update, issuer_id},
+    cache::{Changed, Update},
     client::ServerClient,
     svid::SvidRequest,
 };
@@ -92,6 +92,8 @@ impl Issuer {
 
     async fn issue_forever(&mut self) {
         let mut calls = FuturesUnordered::new();
+        // At most one.
+        let mut bundles = FuturesUnordered::new();
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         let mut not_before = Instant::now();
         let mut batch = LARGEST_BATCH;
@@ -113,10 +115,13 @@ impl Issuer {
             let next_look = self.next_look(not_before, calls.len() >= CALLS);
             tokio::select! {
                 Some(ended) = calls.next(), if !calls.is_empty() => {
-                    match self.land(ended).await {
+                    match self.land(ended) {
                         Ok(()) => {
                             backoff.reset();
                             batch = LARGEST_BATCH;
+                            if bundles.is_empty() && self.lacks_authorities() {
+                                bundles.push(self.fetch_bundle());
+                            }
                         }
                         Err(failure) => {
                             let pause = backoff.fail();
@@ -125,6 +130,7 @@ impl Issuer {
                         }
                     }
                 }
+                Some(fetched) = bundles.next(), if !bundles.is_empty() => self.take_bundle(fetched),
                 () = self.links.living.demand(), if calls.len() < CALLS => {}
                 () = tokio::time::sleep_until(next_look) => {}
                 Ok(()) = self.links.svid.changed() => {}
@@ -194,7 +200,7 @@ impl Issuer {
     }
 
     /// Takes one call's end into the cache.
-    async fn land(&self, ended: Ended) -> Result<(), Failure> {
+    fn land(&self, ended: Ended) -> Result<(), Failure> {
         let outcomes = match ended.outcome {
             Ok(outcomes) => outcomes,
             Err(failure) => {
@@ -204,7 +210,6 @@ impl Issuer {
                 return Err(failure);
             }
         };
-        self.know_authorities(&outcomes).await;
         self.links.living.update(|cache, now| {
             let mut changed = Changed::new();
             for outcome in outcomes {
@@ -224,28 +229,37 @@ impl Issuer {
         Ok(())
     }
 
-    /// Nobody gets an SVID before the authority under which it was made.
-    async fn know_authorities(&self, outcomes: &[Outcome]) {
-        let bundle = self.links.living.read(|cache, _| cache.bundle().clone());
-        let known = |svid: &Arc<X509Svid>| {
-            let issuer = issuer_id(svid);
-            let mut authorities = bundle.x509_authorities.iter();
-            issuer.is_none() || authorities.any(|one| one.certificate.subject_key_id() == issuer)
-        };
-        let mut svids = outcomes.iter().filter_map(|one| one.svid.as_ref().ok());
-        if svids.all(known) {
-            return;
-        }
-        match fetch_bundle(&self.links.client).await {
-            Ok(fetched) if fetched.trust_domain == bundle.trust_domain => {
-                let update = Update {
-                    bundle: Some(Arc::new(fetched)),
+    /// Whether SVIDs came whose authority the bundle does not have yet: the cache keeps them back.
+    fn lacks_authorities(&self) -> bool {
+        self.links.living.read(|cache, _| cache.lacks_authorities())
+    }
+
+    /// Asks for the bundle beside everything else.
+    fn fetch_bundle(&self) -> BoxFuture<'static, Result<Bundle, SyncError>> {
+        let client = self.links.client.clone();
+        Box::pin(async move {
+            let fetched = tokio::time::timeout(TIMEOUT, fetch_bundle(&client)).await;
+            fetched.unwrap_or(Err(SyncError::Timeout))
+        })
+    }
+
+    fn take_bundle(&self, fetched: Result<Bundle, SyncError>) {
+        match fetched {
+            Ok(bundle) => self.links.living.update(|cache, _| {
+                if bundle.trust_domain != cache.bundle().trust_domain {
+                    return Changed::new();
+                }
+                cache.apply(Update {
+                    bundle: Some(Arc::new(bundle)),
                     ..Update::default()
-                };
-                self.links.living.update(|cache, _| cache.apply(update));
+                })
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "SVIDs wait for their authority to come into the bundle");
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "an SVID's authority is not in the bundle yet"),
+        }
+        if self.lacks_authorities() {
+            self.links.sync_now.notify_one();
         }
     }
 

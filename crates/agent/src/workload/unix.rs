@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::AttestError;
 use super::digest::Digests;
-use super::names::{Names, look_up};
+use super::names::{NameService, Names};
 use super::process::{Credentials, FileId, Process, Program, ProgramFile};
 use crate::config::UnixAttestorConfig;
 
@@ -35,6 +35,7 @@ pub struct Unix {
     config: UnixAttestorConfig,
     unmapped: Unmapped,
     digests: Digests,
+    names: NameService,
     kept: Mutex<HashMap<Facts, Kept>>,
 }
 
@@ -59,6 +60,7 @@ impl Unix {
             config,
             unmapped: Unmapped::read(),
             digests: Digests::default(),
+            names: NameService::default(),
             kept: Mutex::default(),
         }
     }
@@ -151,7 +153,7 @@ impl Unix {
         file: Option<&ProgramFile>,
         facts: &Facts,
     ) -> Result<Selectors, Selectors> {
-        let names = look_up(&facts.credentials).await;
+        let names = self.names.look_up(&facts.credentials).await;
         let mut complete = names.is_some();
         let names = names.unwrap_or_default();
         let mut values = credential_values(&facts.credentials, &names, self.unmapped);

@@ -68,7 +68,7 @@ impl Feed {
             let verifier = self.api.config.allow_unauthenticated_verifiers;
             let waited = self.shown.is_none().then(|| self.opened.elapsed());
             // Held no longer than to look at it: it holds keys, and may be replaced meanwhile.
-            let view = self.views.borrow_and_update().clone();
+            let view = self.views.borrow_and_update().at(self.api.clock.now());
             let deadline = match judge(&view, self.content, verifier, waited) {
                 Verdict::Show => {
                     let frame = self.api.frames.frame(self.content, &view)?;

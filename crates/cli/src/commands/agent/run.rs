@@ -1,5 +1,6 @@
 //! `agent run` and `agent validate`.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use agent::config::{Config, JoinToken, Overrides};
@@ -39,8 +40,8 @@ pub(crate) struct Run {
     #[arg(long = "insecureBootstrap")]
     insecure_bootstrap: bool,
     /// Token to attest with
-    #[arg(long = "joinToken", value_name = "TOKEN")]
-    join_token: Option<String>,
+    #[arg(long = "joinToken", value_name = "TOKEN", value_parser = token)]
+    join_token: Option<JoinToken>,
     /// File with the token to attest with
     #[arg(long = "joinTokenFile", value_name = "PATH")]
     join_token_file: Option<PathBuf>,
@@ -67,6 +68,11 @@ pub(crate) struct Run {
     log_level: Option<Level>,
 }
 
+/// A type of its own from the start, so that no debug print of the arguments shows it.
+fn token(text: &str) -> Result<JoinToken, Infallible> {
+    Ok(JoinToken::new(text.to_owned()))
+}
+
 impl Run {
     pub(crate) fn run(self) -> Result<()> {
         let overrides = Overrides {
@@ -78,7 +84,7 @@ impl Run {
             trust_bundle_url: self.trust_bundle_url,
             trust_bundle_format: None,
             insecure_bootstrap: self.insecure_bootstrap.then_some(true),
-            join_token: self.join_token.map(JoinToken::new),
+            join_token: self.join_token,
             join_token_file: self.join_token_file,
             data_dir: self.data_dir,
             log_file: self.log_file,
@@ -127,5 +133,26 @@ impl Validate {
         program::read_config(&self.config, self.expand_env, |text, environment| {
             Config::parse(text, environment, overrides)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
+    use super::*;
+
+    #[test]
+    fn s_3_the_join_token_is_not_printed() {
+        let command = Run::augment_args(clap::Command::new("run"));
+        let matches = command.get_matches_from(["run", "--joinToken", "secret-of-one-node"]);
+        let run = Run::from_arg_matches(&matches).unwrap();
+        let token = run.join_token.as_ref().unwrap();
+        assert_eq!(token.secret(), "secret-of-one-node");
+        let printed = format!("{run:?}");
+        assert!(
+            printed.contains("<redacted>") && !printed.contains("secret-of"),
+            "{printed}"
+        );
     }
 }
