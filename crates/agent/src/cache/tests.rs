@@ -436,7 +436,7 @@ fn i_1_an_svid_waits_for_its_authority() {
     assert!(cache.take_due(noon(), 9).is_empty());
     let mut both = CA.bundle();
     both.x509_authorities
-        .push(identity::X509Authority::new(new.certificate.clone()));
+        .push(identity::X509Authority::new(new.certificate));
     let update = Update {
         bundle: Some(Arc::new(both)),
         ..Update::default()
