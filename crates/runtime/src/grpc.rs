@@ -25,7 +25,7 @@ use tracing::instrument::Instrumented;
 use crate::listen::Listen;
 use crate::{BoxError, RequestId, Shutdown, Tasks};
 
-use gate::Gate;
+pub use gate::{Entered, Full, Gate};
 use greeting::Greeted;
 
 /// The longest message a service should take, in bytes; pass it to the generated `max_decoding_message_size`.

@@ -3,20 +3,23 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Counts the connections of a listener, all and by key.
-pub(super) struct Gate<K: Eq + Hash> {
+/// Counts the connections of a listener, all and by key: one peer cannot take them all.
+#[derive(Debug)]
+pub struct Gate<K: Eq + Hash> {
     most: usize,
     most_by_key: usize,
     inside: Arc<Mutex<Inside<K>>>,
 }
 
+#[derive(Debug)]
 struct Inside<K> {
     all: usize,
     by_key: HashMap<K, usize>,
 }
 
 impl<K: Clone + Eq + Hash + fmt::Debug> Gate<K> {
-    pub(super) fn new(most: usize, most_by_key: usize) -> Self {
+    /// At most `most` at once, and `most_by_key` of one key.
+    pub fn new(most: usize, most_by_key: usize) -> Self {
         let inside = Inside {
             all: 0,
             by_key: HashMap::new(),
@@ -29,7 +32,10 @@ impl<K: Clone + Eq + Hash + fmt::Debug> Gate<K> {
     }
 
     /// Lets one more in, until the guard is dropped; or says why not.
-    pub(super) fn enter(&self, key: K) -> Result<Entered<K>, Full<K>> {
+    ///
+    /// # Errors
+    /// When all places are taken, or all of this key.
+    pub fn enter(&self, key: K) -> Result<Entered<K>, Full<K>> {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         if inside.all >= self.most {
             return Err(Full::All(self.most));
@@ -47,7 +53,9 @@ impl<K: Clone + Eq + Hash + fmt::Debug> Gate<K> {
     }
 }
 
-pub(super) struct Entered<K: Eq + Hash> {
+/// One that is inside; leaves when dropped.
+#[derive(Debug)]
+pub struct Entered<K: Eq + Hash> {
     key: K,
     inside: Arc<Mutex<Inside<K>>>,
 }
@@ -65,9 +73,12 @@ impl<K: Eq + Hash> Drop for Entered<K> {
     }
 }
 
+/// Why there is no place.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Full<K> {
+pub enum Full<K> {
+    /// All are taken: how many there are.
     All(usize),
+    /// All of this key are.
     Key(K, usize),
 }
 
