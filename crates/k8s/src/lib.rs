@@ -1,5 +1,6 @@
 //! The Kubernetes programs: injector, controller, CSI driver.
 
+pub mod admission;
 pub mod controller;
 pub mod csi;
 pub mod files;

@@ -203,7 +203,13 @@ impl Keeper {
     }
 
     async fn apply(&self, object: &Value, wanted: &Roots) -> Result<Value, String> {
-        let patch = patch(object, &self.resource, &self.target.name, &self.hosts, wanted);
+        let patch = patch(
+            object,
+            &self.resource,
+            &self.target.name,
+            &self.hosts,
+            wanted,
+        );
         let params = PatchParams::apply(&self.manager).force();
         let patch = Patch::Apply(patch);
         let call = self.api.patch(&self.target.name, &params, &patch);
@@ -230,14 +236,18 @@ enum State {
 
 fn state(object: &Value, hosts: &[String], wanted: &Roots) -> State {
     let state = |webhook: &Value| {
-        let text = webhook.pointer("/clientConfig/caBundle").and_then(Value::as_str);
+        let text = webhook
+            .pointer("/clientConfig/caBundle")
+            .and_then(Value::as_str);
         match text.and_then(Roots::from_ca_bundle) {
             Some(there) if there == *wanted => State::Equal,
             Some(there) if there.contains(wanted) => State::Stranger,
             _ => State::Missing,
         }
     };
-    let states: Vec<_> = ours(object, hosts).map(|(_, webhook)| state(webhook)).collect();
+    let states: Vec<_> = ours(object, hosts)
+        .map(|(_, webhook)| state(webhook))
+        .collect();
     match states.as_slice() {
         [] => State::NoWebhook,
         states if states.contains(&State::Missing) => State::Missing,
@@ -267,10 +277,7 @@ fn patch(
 }
 
 /// The webhooks that lead to one of `hosts`, by name.
-fn ours<'a>(
-    object: &'a Value,
-    hosts: &'a [String],
-) -> impl Iterator<Item = (&'a str, &'a Value)> {
+fn ours<'a>(object: &'a Value, hosts: &'a [String]) -> impl Iterator<Item = (&'a str, &'a Value)> {
     let webhooks = object.get("webhooks").and_then(Value::as_array);
     webhooks.into_iter().flatten().filter_map(move |webhook| {
         let host = host(webhook.get("clientConfig")?)?;

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::review::{AdmissionRequest, Answer};
 use super::server::{Handler, Handling, Routes};
-use crate::controller::validate::{self, Problem, Warnings};
 use crate::controller::template::Scope;
+use crate::controller::validate::{self, Problem, Warnings};
 
 /// Says how much a ClusterSPIFFEID's selectors catch, when that is too much.
 pub type Lint = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;
@@ -45,20 +45,26 @@ struct Custom {
 
 impl Custom {
     fn answer(&self, request: &AdmissionRequest) -> Answer {
-        if !matches!(request.operation.as_str(), "CREATE" | "UPDATE") || !request.sub_resource.is_empty() {
+        if !matches!(request.operation.as_str(), "CREATE" | "UPDATE")
+            || !request.sub_resource.is_empty()
+        {
             return Answer::allow();
         }
         let Some(object) = &request.object else {
             return Answer::deny(400, "BadRequest", "the request holds no object");
         };
         // An object on its way out is only rid of its finalizers.
-        if object.pointer("/metadata/deletionTimestamp").is_some_and(Value::is_string) {
+        if object
+            .pointer("/metadata/deletionTimestamp")
+            .is_some_and(Value::is_string)
+        {
             return Answer::allow();
         }
         match (self.validate)(object, &self.scope) {
             Ok(mut warnings) => {
                 let lint = self.lint.as_ref();
-                warnings.extend(lint.and_then(|lint| lint(object.get("spec").unwrap_or(&Value::Null))));
+                warnings
+                    .extend(lint.and_then(|lint| lint(object.get("spec").unwrap_or(&Value::Null))));
                 Answer {
                     warnings,
                     ..Answer::allow()
@@ -86,11 +92,15 @@ mod tests {
 
     fn answer(operation: &str, spec: Value) -> Answer {
         let scope = Scope {
-            trust_domain: "example.org".to_owned(),
+            trust_domain: identity::TrustDomain::new("example.org").unwrap(),
             cluster_name: "demo".to_owned(),
-            cluster_domain: String::new(),
+            cluster_domain: None,
         };
-        let lint: Lint = Arc::new(|spec| spec.get("podSelector").is_none().then(|| "selects 7 pods".to_owned()));
+        let lint: Lint = Arc::new(|spec| {
+            spec.get("podSelector")
+                .is_none()
+                .then(|| "selects 7 pods".to_owned())
+        });
         let custom = Custom {
             validate: validate::cluster_spiffe_id,
             lint: Some(lint),
@@ -112,19 +122,33 @@ mod tests {
     #[test]
     fn ctl_12_a_good_resource_passes_with_a_word_on_its_reach() {
         let template = "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}";
-        let good = answer("CREATE", json!({"spiffeIDTemplate": template, "podSelector": {"matchLabels": {"app": "web"}}}));
+        let good = answer(
+            "CREATE",
+            json!({"spiffeIDTemplate": template, "podSelector": {"matchLabels": {"app": "web"}}}),
+        );
         assert_eq!(good.denied, None);
         let broad = answer("UPDATE", json!({"spiffeIDTemplate": template}));
         assert_eq!(broad.denied, None);
-        assert!(broad.warnings.contains(&"selects 7 pods".to_owned()), "{:?}", broad.warnings);
+        assert!(
+            broad.warnings.contains(&"selects 7 pods".to_owned()),
+            "{:?}",
+            broad.warnings
+        );
     }
 
     #[test]
     fn ctl_12_a_broken_resource_is_refused_with_the_path_of_each_mistake() {
-        let bad = answer("CREATE", json!({"spiffeIDTemplate": "spiffe://{{ .Nope }", "ttl": "x"}));
+        let bad = answer(
+            "CREATE",
+            json!({"spiffeIDTemplate": "spiffe://{{ .Nope }", "ttl": "x"}),
+        );
         let denial = bad.denied.unwrap();
         assert_eq!(denial.code, 422);
-        assert!(denial.message.contains("spec.spiffeIDTemplate"), "{}", denial.message);
+        assert!(
+            denial.message.contains("spec.spiffeIDTemplate"),
+            "{}",
+            denial.message
+        );
         assert_eq!(answer("DELETE", json!({})), Answer::allow());
     }
 }

@@ -171,7 +171,10 @@ pub fn decode(body: &[u8]) -> Result<AdmissionRequest, ReviewError> {
     })?;
     let uid = review.request.as_ref().map(|request| request.uid.clone());
     let refuse = |message: String| ReviewError {
-        uid: uid.clone().filter(|uid| uid.len() <= MAX_UID).unwrap_or_default(),
+        uid: uid
+            .clone()
+            .filter(|uid| uid.len() <= MAX_UID)
+            .unwrap_or_default(),
         message,
     };
     if review.api_version != API_VERSION || review.kind != KIND {
@@ -184,9 +187,14 @@ pub fn decode(body: &[u8]) -> Result<AdmissionRequest, ReviewError> {
         return Err(refuse("the review holds no request".to_owned()));
     };
     if request.uid.is_empty() || request.uid.len() > MAX_UID {
-        return Err(refuse(format!("request.uid must have 1 to {MAX_UID} characters")));
+        return Err(refuse(format!(
+            "request.uid must have 1 to {MAX_UID} characters"
+        )));
     }
-    for (name, object) in [("object", &request.object), ("oldObject", &request.old_object)] {
+    for (name, object) in [
+        ("object", &request.object),
+        ("oldObject", &request.old_object),
+    ] {
         if object.as_ref().is_some_and(|object| !object.is_object()) {
             return Err(refuse(format!("request.{name} is no JSON object")));
         }

@@ -156,7 +156,10 @@ impl Server {
             tls,
             tasks: tasks.clone(),
         };
-        tasks.spawn("admission server", accept(self.tcp, Arc::new(shared), ready));
+        tasks.spawn(
+            "admission server",
+            accept(self.tcp, Arc::new(shared), ready),
+        );
     }
 }
 
@@ -210,10 +213,13 @@ async fn accept(tcp: TcpListener, shared: Arc<Shared>, ready: Part) -> Result<()
         match gate.enter(peer.ip()) {
             Ok(entered) => {
                 let shared = Arc::clone(&shared);
-                shared.tasks.clone().job("admission connection", async move {
-                    let _entered = entered;
-                    connection::serve(stream, peer, shared).await;
-                });
+                shared
+                    .tasks
+                    .clone()
+                    .job("admission connection", async move {
+                        let _entered = entered;
+                        connection::serve(stream, peer, shared).await;
+                    });
             }
             Err(full) => {
                 refused.increment();

@@ -15,7 +15,11 @@ impl Roots {
     #[must_use]
     pub fn of(bundle: &Bundle) -> Self {
         let authorities = bundle.x509_authorities.iter();
-        Self(authorities.map(|one| one.certificate.der().to_vec()).collect())
+        Self(
+            authorities
+                .map(|one| one.certificate.der().to_vec())
+                .collect(),
+        )
     }
 
     /// Reads a `caBundle`: PEM in base64.
@@ -23,14 +27,19 @@ impl Roots {
     pub fn from_ca_bundle(text: &str) -> Option<Self> {
         let pem = STANDARD.decode(text).ok()?;
         let certificates = CertificateDer::pem_slice_iter(&pem);
-        let der: Result<BTreeSet<_>, _> = certificates.map(|one| one.map(|der| der.to_vec())).collect();
+        let der: Result<BTreeSet<_>, _> = certificates
+            .map(|one| one.map(|der| der.to_vec()))
+            .collect();
         der.ok().map(Self)
     }
 
     /// As a `caBundle`: PEM in base64. Equal sets give equal text.
     #[must_use]
     pub fn to_ca_bundle(&self) -> String {
-        let certificates = self.0.iter().filter_map(|der| Certificate::from_der(der).ok());
+        let certificates = self
+            .0
+            .iter()
+            .filter_map(|der| Certificate::from_der(der).ok());
         STANDARD.encode(certificates.map(|one| one.to_pem()).collect::<String>())
     }
 

@@ -36,16 +36,47 @@ fn inj_15_what_is_wrong_with_a_ca_bundle_is_seen() {
     let (wanted, other) = (roots(2), roots(1));
     let text = wanted.to_ca_bundle();
     let more = wanted.and(&other).to_ca_bundle();
-    check(vec![webhook("a", "injector", Some(&text))], &wanted, State::Equal);
-    check(vec![webhook("a", "injector", None)], &wanted, State::Missing);
-    check(vec![webhook("a", "injector", Some(""))], &wanted, State::Missing);
-    check(vec![webhook("a", "injector", Some("%%"))], &wanted, State::Missing);
+    check(
+        vec![webhook("a", "injector", Some(&text))],
+        &wanted,
+        State::Equal,
+    );
+    check(
+        vec![webhook("a", "injector", None)],
+        &wanted,
+        State::Missing,
+    );
+    check(
+        vec![webhook("a", "injector", Some(""))],
+        &wanted,
+        State::Missing,
+    );
+    check(
+        vec![webhook("a", "injector", Some("%%"))],
+        &wanted,
+        State::Missing,
+    );
     let other = other.to_ca_bundle();
-    check(vec![webhook("a", "injector", Some(&other))], &wanted, State::Missing);
-    check(vec![webhook("a", "injector", Some(&more))], &wanted, State::Stranger);
-    let two = vec![webhook("a", "injector", Some(&more)), webhook("b", "injector", None)];
+    check(
+        vec![webhook("a", "injector", Some(&other))],
+        &wanted,
+        State::Missing,
+    );
+    check(
+        vec![webhook("a", "injector", Some(&more))],
+        &wanted,
+        State::Stranger,
+    );
+    let two = vec![
+        webhook("a", "injector", Some(&more)),
+        webhook("b", "injector", None),
+    ];
     check(two, &wanted, State::Missing);
-    check(vec![webhook("a", "another", Some(&other))], &wanted, State::NoWebhook);
+    check(
+        vec![webhook("a", "another", Some(&other))],
+        &wanted,
+        State::NoWebhook,
+    );
     check(Vec::new(), &wanted, State::NoWebhook);
     assert_eq!(state(&json!(null), &hosts(), &wanted), State::NoWebhook);
 }
@@ -81,7 +112,10 @@ fn only_ca_bundles_of_our_own_webhooks_are_applied() {
 #[test]
 fn roots_survive_their_encoding() {
     let three = roots(3);
-    assert_eq!(Roots::from_ca_bundle(&three.to_ca_bundle()), Some(three.clone()));
+    assert_eq!(
+        Roots::from_ca_bundle(&three.to_ca_bundle()),
+        Some(three.clone())
+    );
     assert!(three.and(&roots(1)).contains(&three));
     assert!(!three.contains(&roots(1)));
     assert_eq!(three.len(), 3);

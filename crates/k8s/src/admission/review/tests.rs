@@ -34,22 +34,36 @@ fn refused(path: &str, by: Value, expected: &str) {
     let error = decoded(&review).expect_err(path);
     assert!(error.message.contains(expected), "{path}: {error}");
     let uid = review.pointer("/request/uid").and_then(Value::as_str);
-    assert_eq!(error.uid, uid.filter(|uid| uid.len() < 300).unwrap_or_default(), "{path}");
+    assert_eq!(
+        error.uid,
+        uid.filter(|uid| uid.len() < 300).unwrap_or_default(),
+        "{path}"
+    );
 }
 
 #[test]
 fn inj_16_a_review_is_read_and_unknown_fields_of_the_object_stay() {
     let request = decoded(&review()).unwrap();
     assert_eq!(request.uid, "705ab4f5-6393-11e8-b7cc-42010a800002");
-    assert_eq!((request.kind.kind.as_str(), request.name.as_str()), ("Pod", ""));
-    assert_eq!(request.object.unwrap()["spec"]["futureField"], json!([1, null]));
+    assert_eq!(
+        (request.kind.kind.as_str(), request.name.as_str()),
+        ("Pod", "")
+    );
+    assert_eq!(
+        request.object.unwrap()["spec"]["futureField"],
+        json!([1, null])
+    );
     assert_eq!(request.old_object, None);
     assert!(!request.dry_run);
 }
 
 #[test]
 fn as_33_what_is_no_v1_review_is_refused_under_its_uid() {
-    refused("/apiVersion", json!("admission.k8s.io/v1beta1"), "admissionReviewVersions");
+    refused(
+        "/apiVersion",
+        json!("admission.k8s.io/v1beta1"),
+        "admissionReviewVersions",
+    );
     refused("/apiVersion", json!(null), "only AdmissionReview");
     refused("/apiVersion", json!(1), "no AdmissionReview");
     refused("/kind", json!("Pod"), "only AdmissionReview");
@@ -68,8 +82,17 @@ fn as_33_what_is_no_v1_review_is_refused_under_its_uid() {
 #[test]
 fn as_33_null_everywhere_is_read_or_refused() {
     let paths = [
-        "kind", "resource", "namespace", "name", "operation", "userInfo", "object", "dryRun",
-        "subResource", "options", "requestKind",
+        "kind",
+        "resource",
+        "namespace",
+        "name",
+        "operation",
+        "userInfo",
+        "object",
+        "dryRun",
+        "subResource",
+        "options",
+        "requestKind",
     ];
     for path in paths {
         let mut review = review();
@@ -89,7 +112,16 @@ fn as_33_bombs_are_refused() {
     let nested = format!(
         r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","object":{{"a":{deep}}}}}}}"#
     );
-    for body in [deep.as_str(), nested.as_str(), "", "null", "{}", "[", "\u{feff}{}", "{}{}"] {
+    for body in [
+        deep.as_str(),
+        nested.as_str(),
+        "",
+        "null",
+        "{}",
+        "[",
+        "\u{feff}{}",
+        "{}{}",
+    ] {
         assert!(decode(body.as_bytes()).is_err(), "{:.60}", body);
     }
     assert!(decode(&[0xff; 1000]).is_err());
@@ -107,9 +139,14 @@ fn the_answer_carries_uid_patch_and_warnings() {
     assert_eq!(wire["apiVersion"], "admission.k8s.io/v1");
     assert_eq!(wire["kind"], "AdmissionReview");
     let response = &wire["response"];
-    assert_eq!((&response["uid"], &response["allowed"]), (&json!("the uid"), &json!(true)));
+    assert_eq!(
+        (&response["uid"], &response["allowed"]),
+        (&json!("the uid"), &json!(true))
+    );
     assert_eq!(response["patchType"], "JSONPatch");
-    let sent = STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
+    let sent = STANDARD
+        .decode(response["patch"].as_str().unwrap())
+        .unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&sent).unwrap(), patch);
     assert_eq!(response["warnings"][0], "one  X-Evil: 1");
     let long = response["warnings"][1].as_str().unwrap();

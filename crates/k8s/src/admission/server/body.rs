@@ -55,7 +55,11 @@ pub(super) async fn read(
         }
         whole.extend_from_slice(&data);
     }
-    let bytes = if whole.is_empty() { first } else { whole.into() };
+    let bytes = if whole.is_empty() {
+        first
+    } else {
+        whole.into()
+    };
     Ok(Body {
         bytes,
         _share: share,

@@ -79,7 +79,10 @@ async fn handshake(
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => {
             // A certificate that the API server does not trust shows itself here, and only here.
-            shared.metrics.counter("admission_handshakes_failed", &[]).increment();
+            shared
+                .metrics
+                .counter("admission_handshakes_failed", &[])
+                .increment();
             tracing::debug!(%peer, %error, "TLS handshake failed");
         }
         Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),

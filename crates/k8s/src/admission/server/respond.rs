@@ -52,16 +52,31 @@ pub(super) async fn respond(request: Request<Incoming>, shared: &Shared) -> Resp
     // A path that is not ours is no label: strangers make them up.
     let label = if handler.is_some() { path.as_str() } else { "" };
     let outcome = match handler {
-        Some(handler) => match timeout(shared.limits.request, review(request, &*handler, shared)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::text(StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
-        },
-        None => Outcome::text(StatusCode::NOT_FOUND, "unknown_path", "no webhook is at this path"),
+        Some(handler) => {
+            match timeout(shared.limits.request, review(request, &*handler, shared)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Outcome::text(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "timeout",
+                    "the request took too long",
+                ),
+            }
+        }
+        None => Outcome::text(
+            StatusCode::NOT_FOUND,
+            "unknown_path",
+            "no webhook is at this path",
+        ),
     };
     let labels = [("path", label), ("result", outcome.result)];
-    shared.metrics.counter("admission_requests", &labels).increment();
+    shared
+        .metrics
+        .counter("admission_requests", &labels)
+        .increment();
     let elapsed = started.elapsed();
-    shared.metrics.elapsed("admission_elapsed_time", &[("path", label)], elapsed);
+    shared
+        .metrics
+        .elapsed("admission_elapsed_time", &[("path", label)], elapsed);
     if outcome.status != StatusCode::OK {
         let (status, result) = (outcome.status.as_u16(), outcome.result);
         tracing::debug!(path = label, status, result, "review not answered");
@@ -71,7 +86,11 @@ pub(super) async fn respond(request: Request<Incoming>, shared: &Shared) -> Resp
 
 async fn review(request: Request<Incoming>, handler: &dyn Handler, shared: &Shared) -> Outcome {
     if request.method() != Method::POST {
-        return Outcome::text(StatusCode::METHOD_NOT_ALLOWED, "method", "reviews are POSTed");
+        return Outcome::text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method",
+            "reviews are POSTed",
+        );
     }
     if !is_json(request.headers()) {
         let message = "send the review as content type application/json";
@@ -85,7 +104,11 @@ async fn review(request: Request<Incoming>, handler: &dyn Handler, shared: &Shar
         Ok(body) => body,
         Err(BodyError::TooLarge) => return too_large(most),
         Err(BodyError::Lost) => {
-            return Outcome::text(StatusCode::BAD_REQUEST, "body_lost", "the body did not come whole");
+            return Outcome::text(
+                StatusCode::BAD_REQUEST,
+                "body_lost",
+                "the body did not come whole",
+            );
         }
     };
     let request = match decode(&body.bytes) {
@@ -105,7 +128,11 @@ async fn review(request: Request<Incoming>, handler: &dyn Handler, shared: &Shar
     match handling.await {
         Ok(Ok(answer)) => Outcome {
             status: StatusCode::OK,
-            result: if answer.denied.is_none() { "allowed" } else { "denied" },
+            result: if answer.denied.is_none() {
+                "allowed"
+            } else {
+                "denied"
+            },
             body: answer.encode(&uid).into(),
             is_json: true,
         },
@@ -114,7 +141,11 @@ async fn review(request: Request<Incoming>, handler: &dyn Handler, shared: &Shar
             Outcome::failed(unavailable, "no_answer", &uid, &no_answer.0)
         }
         Err(panic) => {
-            tracing::error!(uid, panic = panic_message(&*panic), "a review's handler panicked");
+            tracing::error!(
+                uid,
+                panic = panic_message(&*panic),
+                "a review's handler panicked"
+            );
             let error = StatusCode::INTERNAL_SERVER_ERROR;
             Outcome::failed(error, "panicked", &uid, "the webhook failed; see its log")
         }
@@ -128,7 +159,9 @@ fn too_large(most: usize) -> Outcome {
 
 /// `application/json`, with or without parameters.
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let media = value.and_then(|value| value.split(';').next());
     media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }

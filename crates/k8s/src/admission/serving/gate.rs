@@ -44,7 +44,9 @@ impl Gate {
                 () = self.announce(&next, shown.as_deref()) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
-            if shown.as_ref().is_none_or(|shown| shown.svid != next.svid || shown.svid.leaf() != next.svid.leaf()) {
+            if shown.as_ref().is_none_or(|shown| {
+                shown.svid != next.svid || shown.svid.leaf() != next.svid.leaf()
+            }) {
                 self.show(&next);
             }
             self.want(&next.roots);
@@ -69,7 +71,9 @@ impl Gate {
             for keeper in &self.in_place {
                 let mut keeper = keeper.clone();
                 let has = |roots: &Option<Arc<Roots>>| {
-                    roots.as_ref().is_some_and(|roots| roots.contains(&next.roots))
+                    roots
+                        .as_ref()
+                        .is_some_and(|roots| roots.contains(&next.roots))
                 };
                 // A keeper that ended cannot be waited for.
                 let _ = keeper.wait_for(has).await;
@@ -79,7 +83,9 @@ impl Gate {
             }
         };
         if timeout(wait, settled).await.is_err() {
-            tracing::warn!("the new root is not in every caBundle yet; the certificate under it is shown all the same");
+            tracing::warn!(
+                "the new root is not in every caBundle yet; the certificate under it is shown all the same"
+            );
         }
     }
 

@@ -130,7 +130,9 @@ impl Minter {
         let svid = match current {
             Some(held) => held.svid.clone(),
             None => {
-                let minting = self.signet.mint_x509_svid(&self.id, &self.dns_names, self.ttl);
+                let minting = self
+                    .signet
+                    .mint_x509_svid(&self.id, &self.dns_names, self.ttl);
                 minting.await?
             }
         };
