@@ -5,6 +5,7 @@ pub mod controller;
 pub mod csi;
 pub mod files;
 pub mod inject;
+pub mod injector;
 pub mod lease;
 pub mod offline;
 pub mod policy;

@@ -4,6 +4,7 @@ mod controller;
 mod csi;
 mod files;
 mod inject;
+mod injector;
 mod policy;
 mod rules;
 
@@ -18,6 +19,8 @@ pub(crate) enum Command {
     Inject(inject::Inject),
     /// Take out of manifests what was injected
     Uninject(inject::Uninject),
+    /// Run the injector: a webhook that gives pods their socket, files or Envoy
+    Injector(injector::Injector),
     /// Run the CSI driver, which shows the agent's socket to pods
     Csi(csi::Csi),
     /// Keep SVID, key and bundle as PEM files
@@ -32,6 +35,7 @@ impl Command {
             Self::Controller(controller) => controller.run(),
             Self::Inject(inject) => inject.run(),
             Self::Uninject(uninject) => uninject.run(),
+            Self::Injector(injector) => injector.run(),
             Self::Csi(csi) => csi.run(),
             Self::Files(files) => files.run(),
             Self::Policy(policy) => policy.run(),

@@ -22,7 +22,6 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::ca_bundle::{Roots, Target, keep};
-use crate::signet::Signet;
 
 /// What is shown, and the roots by which it is trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +42,8 @@ pub enum Source {
     },
     /// Minted over the server's private socket, by a program beside the server.
     Server {
-        /// The server.
-        signet: Signet,
+        /// The server's private socket.
+        socket: Box<Path>,
         /// The ID in the certificate.
         id: SpiffeId,
         /// How long it is to be valid; renewed at half of it.

@@ -36,9 +36,9 @@ pub(super) fn start(
             let following = follow(contexts, dns_names, identities, shutdown);
             tasks.spawn("webhook certificate source", following);
         }
-        Source::Server { signet, id, ttl } => {
+        Source::Server { socket, id, ttl } => {
             let minter = Minter {
-                signet,
+                signet: Signet::new(&socket),
                 id,
                 dns_names,
                 ttl,
