@@ -87,6 +87,7 @@ pub fn remote_channel(address: SocketAddr, tls: &Tls) -> Channel {
         let connector = connector.clone();
         async move {
             let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
             let name = ServerName::IpAddress(address.ip().into());
             connector.connect(name, tcp).await.map(TokioIo::new)
         }

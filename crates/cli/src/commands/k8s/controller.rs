@@ -23,7 +23,7 @@ pub(crate) struct Controller {
     #[arg(long, value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
     /// text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long = "logFormat", value_name = "FORMAT", default_value = "text")]
     log_format: Format,
     /// Check the configuration file and end
     #[arg(long)]

@@ -41,10 +41,10 @@ pub(crate) struct Files {
     #[arg(long, value_name = "ADDRESS")]
     health_address: Option<SocketAddr>,
     /// error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long = "logLevel", value_name = "LEVEL", default_value = "info")]
     log_level: Level,
     /// text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long = "logFormat", value_name = "FORMAT", default_value = "text")]
     log_format: Format,
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Injector {
     #[arg(long, value_name = "PATH")]
     config: PathBuf,
     /// Put environment variables for $NAME and ${NAME} in the file
-    #[arg(long)]
+    #[arg(long = "expandEnv")]
     expand_env: bool,
     /// Path of a kubeconfig; the pod's service account when absent
     #[arg(long, value_name = "PATH")]

@@ -14,7 +14,7 @@ pub(crate) struct RulesArgs {
     #[arg(long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The trust domain, when the file names none
-    #[arg(long = "trust-domain", value_name = "NAME")]
+    #[arg(long = "trustDomain", value_name = "NAME")]
     trust_domain: Option<TrustDomain>,
 }
 
