@@ -16,6 +16,8 @@ use crate::workload::{X509Context, watch_x509};
 
 /// How often the server is asked for its bundle: a new root has to be in the `caBundle` before it signs.
 const BUNDLE_EVERY: Duration = Duration::from_secs(5);
+/// A lifetime so short that it is always past its half is renewed this often.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
@@ -109,7 +111,7 @@ impl Minter {
             let pause = match turn {
                 Ok(()) => {
                     backoff.reset();
-                    jittered(BUNDLE_EVERY, 0.1)
+                    self.pause()
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the webhook's certificate is not renewed");
@@ -121,6 +123,15 @@ impl Minter {
                 () = shutdown.cancelled() => return Ok(()),
             }
         }
+    }
+
+    /// Until the certificate is due, but no longer than the bundle may wait.
+    fn pause(&self) -> Duration {
+        let held = self.identities.borrow();
+        let due = held.as_ref().map(|held| half_life(&held.svid));
+        let left = due.and_then(|due| due.duration_since(self.clock.now()).ok());
+        let left = left.unwrap_or_default().max(SHORTEST_PAUSE);
+        jittered(left.min(BUNDLE_EVERY), 0.1)
     }
 
     async fn turn(&self) -> Result<(), SignetError> {
@@ -144,13 +155,16 @@ impl Minter {
 
 /// At half of its life, or once its authority is tainted or gone.
 fn is_due(svid: &X509Svid, bundle: &Bundle, now: SystemTime) -> bool {
-    let life = svid.expires_at().duration_since(svid.not_before());
-    let half = svid.not_before() + life.unwrap_or_default() / 2;
     // The last of the chain is signed by a root.
     let issuer = svid.chain().last().and_then(|one| one.authority_key_id());
     let signed = |one: &&identity::X509Authority| one.certificate.subject_key_id() == issuer;
     let authority = bundle.x509_authorities.iter().find(signed);
-    now >= half || authority.is_none_or(|one| one.tainted)
+    now >= half_life(svid) || authority.is_none_or(|one| one.tainted)
+}
+
+fn half_life(svid: &X509Svid) -> SystemTime {
+    let life = svid.expires_at().duration_since(svid.not_before());
+    svid.not_before() + life.unwrap_or_default() / 2
 }
 
 fn publish(identities: &Identities, identity: ServingIdentity) {

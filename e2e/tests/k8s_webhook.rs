@@ -1,0 +1,320 @@
+//! K3: the injector's webhook on a real API server: its certificate changes, its caBundle is edited, and it goes away.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::cluster::Cluster;
+use e2e::process::Process;
+use e2e::{binaries, ports, wait};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use testkit::TestServer;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+
+/// Pods created in a second while things change.
+const RATE: u64 = 50;
+const ROTATIONS: f64 = 20.0;
+/// Within this time an edit is undone.
+const HEALED: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(90);
+
+fn configuration(name: &str, namespace: &str, service: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": name},
+        "webhooks": [{
+            "name": "pods.inject.signet.dev",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "timeoutSeconds": 10,
+            "clientConfig": {"service": {"namespace": namespace, "name": service, "path": "/mutate-pods", "port": port}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "kube-public", "kube-node-lease", namespace]},
+            ]},
+            "objectSelector": {"matchLabels": {"signet.dev/inject": "enabled"}},
+        }],
+    })
+}
+
+fn pod(name: &str, asks: bool) -> Result<Pod> {
+    let labels = if asks {
+        json!({"signet.dev/inject": "enabled"})
+    } else {
+        json!({})
+    };
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"automountServiceAccountToken": false, "containers": [{"name": "app", "image": "app"}]},
+    }))?)
+}
+
+/// The figure that begins so, off the injector's metrics page.
+async fn figure(port: u16, begins: &str) -> Result<f64> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(ports::local(port)).await?;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    let line = page.lines().find(|line| line.starts_with(begins));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    Ok(value
+        .with_context(|| format!("no {begins} in:\n{page}"))?
+        .parse()?)
+}
+
+struct Injector {
+    process: Process,
+    metrics: u16,
+    name: String,
+}
+
+async fn injector(
+    cluster: &Cluster,
+    server: &TestServer,
+    namespace: &str,
+    folder: &Path,
+) -> Result<Injector> {
+    let (port, metrics) = (ports::free()?, ports::free()?);
+    let name = format!("signet-{namespace}");
+    cluster.webhook_service(namespace, "injector", port).await?;
+    cluster
+        .apply(&configuration(&name, namespace, "injector", port))
+        .await?;
+    let config = json!({
+        "listen": format!("127.0.0.1:{port}"),
+        "metrics_address": format!("127.0.0.1:{metrics}"),
+        "namespace": namespace,
+        "drain": "1s",
+        "certificate": {
+            "server": {
+                "socket": server.addresses().socket,
+                "spiffe_id": server.id("/injector").as_str(),
+                // So short that it is renewed every second.
+                "ttl": "8s",
+            },
+            "dns_names": [format!("injector.{namespace}.svc")],
+        },
+        "webhook_configurations": [{"kind": "MutatingWebhookConfiguration", "name": name}],
+        "inject": {"trustDomain": "example.org"},
+    });
+    let path = folder.join("injector.json");
+    std::fs::write(&path, config.to_string())?;
+    let (path, kubeconfig) = (
+        path.display().to_string(),
+        cluster.kubeconfig().display().to_string(),
+    );
+    let args = [
+        "k8s",
+        "injector",
+        "--config",
+        &path,
+        "--kubeconfig",
+        &kubeconfig,
+    ];
+    let process = Process::start(
+        "injector",
+        &binaries::signet()?,
+        args,
+        &folder.join("injector.log"),
+    )?;
+    Ok(Injector {
+        process,
+        metrics,
+        name,
+    })
+}
+
+/// Creates pods until told to stop: how many, and what failed.
+async fn load(pods: Api<Pod>, stop: Arc<AtomicBool>, made: Arc<AtomicUsize>) -> Vec<String> {
+    let mut ticks = interval(Duration::from_micros(1_000_000 / RATE));
+    let mut calls = JoinSet::new();
+    let mut number = 0;
+    while !stop.load(Relaxed) {
+        ticks.tick().await;
+        number += 1;
+        let (pods, made) = (pods.clone(), Arc::clone(&made));
+        calls.spawn(async move {
+            let pod = pod(&format!("load-{number}"), true).map_err(|error| error.to_string())?;
+            let pod = pods.create(&PostParams::default(), &pod).await;
+            let pod = pod.map_err(|error| error.to_string())?;
+            made.fetch_add(1, Relaxed);
+            let annotations = pod.metadata.annotations.unwrap_or_default();
+            match annotations.contains_key("signet.dev/status") {
+                true => Ok(()),
+                false => Err("a pod was let through without injection".to_owned()),
+            }
+        });
+    }
+    let mut failed: Vec<String> = Vec::new();
+    while let Some(ended) = calls.join_next().await {
+        if let Err(error) = ended.unwrap_or_else(|error| Err(error.to_string())) {
+            failed.push(error);
+        }
+    }
+    failed
+}
+
+struct Scene {
+    injector: Injector,
+    configurations: Api<MutatingWebhookConfiguration>,
+    pods: Api<Pod>,
+    foreign: String,
+}
+
+impl Scene {
+    async fn ca_bundle(&self) -> Result<Vec<u8>> {
+        let object = self.configurations.get(&self.injector.name).await?;
+        let webhook = object.webhooks.and_then(|all| all.into_iter().next());
+        let client_config = webhook.context("a webhook")?.client_config;
+        Ok(client_config.ca_bundle.context("a caBundle")?.0)
+    }
+
+    /// The injector serves, and owns its `caBundle` and nothing else.
+    async fn injects(&self) -> Result<()> {
+        let first = pod("first", true)?;
+        wait::within(LONG, "an injected pod", async || {
+            // Refused until the injector serves.
+            let made = self.pods.create(&PostParams::default(), &first).await.ok();
+            let annotations = made.and_then(|made| made.metadata.annotations);
+            Ok(annotations.filter(|all| all.contains_key("signet.dev/status")))
+        })
+        .await
+        .with_context(|| self.injector.process.log().unwrap_or_default())?;
+        let object = self.configurations.get(&self.injector.name).await?;
+        let managed = serde_json::to_value(&object.metadata.managed_fields)?;
+        let mut managers = managed.as_array().into_iter().flatten();
+        let ours = managers.find(|one| one["manager"] == "signet-injector");
+        let fields = ours.context("a field manager of its own")?["fieldsV1"].to_string();
+        ensure!(
+            fields.contains("f:caBundle") && !fields.contains("f:rules"),
+            "{fields}"
+        );
+        Ok(())
+    }
+
+    /// 20 certificates, and a foreign root beside ours, as when two tools keep one field.
+    async fn rotates_under_load(&self) -> Result<()> {
+        let (stop, made) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let mut loading = JoinSet::new();
+        loading.spawn(load(
+            self.pods.clone(),
+            Arc::clone(&stop),
+            Arc::clone(&made),
+        ));
+        let changes = "signet_injector_certificate_changes";
+        let before = figure(self.injector.metrics, changes).await?;
+        let right = self.ca_bundle().await?;
+        let mut edited = right.clone();
+        edited.extend(self.foreign.as_bytes());
+        edit(&self.configurations, &self.injector.name, &edited).await?;
+        let at = Instant::now();
+        self.becomes(&right).await?;
+        let healed = at.elapsed();
+        let rotations = wait::within(LONG, "20 rotations", async || {
+            let now = figure(self.injector.metrics, changes).await? - before;
+            Ok((now >= ROTATIONS).then_some(now))
+        })
+        .await?;
+        stop.store(true, Relaxed);
+        let failed = loading.join_next().await.context("the load")??;
+        println!(
+            "{} pods at {RATE}/s, {rotations} rotations, a foreign root taken out after {healed:?}: {} failed",
+            made.load(Relaxed),
+            failed.len()
+        );
+        ensure!(
+            failed.is_empty(),
+            "{} failed, first: {}",
+            failed.len(),
+            failed[0]
+        );
+        ensure!(healed <= HEALED, "healed after {healed:?}");
+        // Roots that are wrong altogether are put right at once.
+        let foreign = self.foreign.as_bytes();
+        edit(&self.configurations, &self.injector.name, foreign).await?;
+        let at = Instant::now();
+        self.becomes(&right).await?;
+        println!("a foreign caBundle replaced after {:?}", at.elapsed());
+        ensure!(at.elapsed() <= HEALED, "healed after {:?}", at.elapsed());
+        Ok(())
+    }
+
+    async fn becomes(&self, right: &[u8]) -> Result<()> {
+        wait::until("the right caBundle", async || {
+            let is_right = self.ca_bundle().await? == right;
+            Ok(is_right.then_some(()))
+        })
+        .await
+    }
+
+    /// INJ-02: without the webhook, only pods that asked are held up, and none of the system's.
+    async fn goes_away(&mut self, system: &Api<Pod>, name: &str) -> Result<()> {
+        let params = PostParams::default();
+        self.injector.process.kill().await?;
+        let refused = self.pods.create(&params, &pod("asks", true)?).await;
+        let refused = refused.err().context("must be held up")?.to_string();
+        ensure!(refused.contains("failed calling webhook"), "{refused}");
+        self.pods.create(&params, &pod("silent", false)?).await?;
+        system.create(&params, &pod(name, true)?).await?;
+        system.delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k3_rotation_and_an_edited_ca_bundle_under_load_then_no_webhook() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    let client = cluster.client()?;
+    let server = TestServer::start().await;
+    let folder = tempfile::tempdir()?;
+    let namespace = cluster.namespace("webhook", &[]).await?;
+    let shop = cluster.namespace("shop", &[]).await?;
+    let mut scene = Scene {
+        injector: injector(cluster, &server, &namespace, folder.path()).await?,
+        configurations: Api::all(client.clone()),
+        pods: Api::namespaced(client.clone(), &shop),
+        foreign: rcgen::generate_simple_self_signed(["foreign".to_owned()])?
+            .cert
+            .pem(),
+    };
+    scene.injects().await?;
+    scene.rotates_under_load().await?;
+    let system: Api<Pod> = Api::namespaced(client, "kube-system");
+    scene.goes_away(&system, &format!("asks-{shop}")).await?;
+    let params = DeleteParams::default();
+    scene
+        .configurations
+        .delete(&scene.injector.name, &params)
+        .await?;
+    Ok(())
+}
+
+async fn edit(
+    configurations: &Api<MutatingWebhookConfiguration>,
+    name: &str,
+    pem: &[u8],
+) -> Result<()> {
+    let patch = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": STANDARD.encode(pem)}]);
+    let patch: Patch<Value> = Patch::Json(serde_json::from_value(patch)?);
+    configurations
+        .patch(name, &PatchParams::default(), &patch)
+        .await?;
+    Ok(())
+}
