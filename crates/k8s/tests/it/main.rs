@@ -1,5 +1,7 @@
 //! The Kubernetes programs against a server, an agent and a fake API server in process.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+mod admission;
 mod annotations_doc;
 mod controller;
 mod inject;
