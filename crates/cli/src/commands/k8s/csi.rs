@@ -22,7 +22,7 @@ pub(crate) struct Csi {
     #[arg(long, value_name = "PATH", default_value = "/csi/csi.sock")]
     socket: PathBuf,
     /// Path of the driver's socket as the kubelet sees it
-    /// [default: /var/lib/kubelet/plugins/<driver name>/csi.sock]
+    /// [default: /var/lib/kubelet/plugins/NAME/csi.sock]
     #[arg(long, value_name = "PATH")]
     kubelet_socket_path: Option<PathBuf>,
     /// The kubelet's folder of plugins
