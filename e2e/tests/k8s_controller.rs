@@ -498,5 +498,30 @@ async fn a_pod_has_its_entry_within_a_second_and_a_killed_leader_is_followed() -
         "{}",
         second.log()?
     );
+    let restarted = api_server_restarts(&stage, &namespace, after.len()).await;
+    restarted.with_context(|| second.log().unwrap_or_default())
+}
+
+/// Without an API server nobody leads, and nothing is deleted; with it again, work goes on.
+async fn api_server_restarts(stage: &Stage, namespace: &str, entries: usize) -> Result<()> {
+    stage.cluster.stop_api_server()?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    ensure!(
+        stage.entries().await?.len() == entries,
+        "nothing changes meanwhile"
+    );
+    stage.cluster.start_api_server().await?;
+    let pod = stage.pod(namespace, "after", "default", &json!({})).await?;
+    let now = stage
+        .until("an entry after the restart", |entries| {
+            of(entries, &pod).is_some()
+        })
+        .await?;
+    ensure!(
+        now.len() == entries + 1,
+        "{} instead of {}",
+        now.len(),
+        entries + 1
+    );
     Ok(())
 }

@@ -136,8 +136,8 @@ impl<S: Leases> Candidate<S> {
 
     /// One try, and the pause after it. Ends at the renew deadline at the latest while this process leads.
     async fn turn(&mut self) {
-        let deadline = self.election.deadline();
-        let give_up = deadline.unwrap_or_else(|| Instant::now() + self.config.renew_deadline);
+        let give_up = self.deadline();
+        let give_up = give_up.unwrap_or_else(|| Instant::now() + self.config.renew_deadline);
         match timeout_at(give_up, self.attempt()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -150,13 +150,19 @@ impl<S: Leases> Candidate<S> {
         }
         self.publish();
         let pause = jittered(self.config.retry, 0.1);
-        match self.election.deadline() {
+        match self.deadline() {
             Some(deadline) => tokio::select! {
                 () = sleep(pause) => {}
                 () = tokio::time::sleep_until(deadline) => self.publish(),
             },
             None => sleep(pause).await,
         }
+    }
+
+    /// Until when it leads without another renewal. One that is past bounds nothing any more: whoever lost the lease asks on.
+    fn deadline(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.election.deadline().filter(|deadline| *deadline > now)
     }
 
     async fn attempt(&mut self) -> Result<(), kube::Error> {
