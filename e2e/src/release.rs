@@ -182,7 +182,7 @@ impl Release {
 }
 
 fn socket_in(pods: &Path) -> Option<PathBuf> {
-    let volume = "volumes/kubernetes.io~empty-dir/server-socket";
+    let volume = "volumes/kubernetes.io~empty-dir/server-socket/private";
     let folders = fs::read_dir(pods).ok()?;
     let mut folders = folders.filter_map(|entry| Some(entry.ok()?.path().join(volume)));
     folders.find(|folder| folder.join("api.sock").exists())
