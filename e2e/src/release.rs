@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::cluster::Cluster;
 use crate::kubelet::{Images, Kubelet, Settings};
@@ -73,7 +74,8 @@ pub fn values(trust_domain: &str) -> Value {
         "global": {"spire": {"trustDomain": trust_domain, "clusterName": "demo"}},
         "spire-server": {"logLevel": "debug"},
         "spire-agent": {"logLevel": "debug", "experimental": {"syncInterval": "1s"}},
-        "injector": {"replicaCount": 1},
+        // Pods are injected with `signet k8s inject` here.
+        "injector": {"enabled": false},
     })
 }
 
@@ -117,6 +119,24 @@ impl Release {
             .await?;
         }
         Ok(objects.len())
+    }
+
+    /// Writes the server's trust bundle into the ConfigMap from which agents start, as an administrator may.
+    ///
+    /// # Errors
+    /// When the server does not answer in time.
+    pub async fn publish_bundle(&self, cluster: &Cluster) -> Result<()> {
+        let bundle = wait::within(READY_BOUND, "the server's bundle", || async {
+            self.server_cli(&["bundle", "show"]).await.map(Some)
+        })
+        .await?;
+        cluster
+            .apply(&json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"namespace": NAMESPACE, "name": "spire-bundle"},
+                "data": {"bundle.crt": bundle},
+            }))
+            .await
     }
 
     /// Waits until every pod of the release is ready; tells their names.
@@ -186,6 +206,28 @@ fn socket_in(pods: &Path) -> Option<PathBuf> {
     let folders = fs::read_dir(pods).ok()?;
     let mut folders = folders.filter_map(|entry| Some(entry.ok()?.path().join(volume)));
     folders.find(|folder| folder.join("api.sock").exists())
+}
+
+/// `signet k8s inject` on these objects, with the socket by CSI.
+///
+/// # Errors
+/// When it refuses them; with what it said.
+pub async fn inject(trust_domain: &str, objects: &Value) -> Result<String> {
+    let mut command = tokio::process::Command::new(binaries::signet()?)
+        .args(["k8s", "inject", "--trust-domain", trust_domain, "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut input = command.stdin.take().context("its input")?;
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    input.write_all(list.to_string().as_bytes()).await?;
+    drop(input);
+    let output = command.wait_with_output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "signet k8s inject: {said}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Whether the pod's condition `Ready` holds.

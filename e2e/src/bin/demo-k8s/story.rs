@@ -73,7 +73,7 @@ impl Story {
     async fn chart(&self, screen: &mut Screen) -> Result<()> {
         screen.step(
             "helm template signet helm/signet | kubectl apply",
-            "server, controller, agent, CSI driver and injector, all ready",
+            "server, controller, agent and CSI driver, all ready",
         );
         let (cluster, release) = self.both()?;
         let started = Instant::now();
@@ -82,6 +82,7 @@ impl Story {
         screen.line(format!(
             "{objects} objects applied, and 3 custom resource definitions"
         ));
+        release.publish_bundle(cluster).await?;
         let pods = release.ready(cluster).await?;
         for pod in &pods {
             screen.line(format!("ready  {}/{pod}", release::NAMESPACE));
@@ -99,14 +100,15 @@ impl Story {
 
     async fn annotate(&self, screen: &mut Screen) -> Result<()> {
         screen.step(
-            "Four Deployments, three of them annotated",
+            "signet k8s inject -f shop.yaml | kubectl apply -f -: four Deployments, three annotated",
             "pods in a namespace that enforces Pod Security's restricted profile",
         );
         let (cluster, _) = self.both()?;
         shop::open(cluster, "restricted").await?;
         for name in ["backend", "frontend", "stranger", "plain"] {
             let annotations = shop::annotations(TRUST_DOMAIN, name);
-            cluster.apply(&shop::app(name, &annotations)).await?;
+            let app = release::inject(TRUST_DOMAIN, &shop::app(name, &annotations));
+            cluster.apply_yaml(&app.await?).await?;
             let lines = annotations.as_object().into_iter().flatten();
             let lines: Vec<String> = lines
                 .map(|(key, value)| format!("{key}: {value}"))
