@@ -107,8 +107,9 @@ impl Story {
         shop::open(cluster, "restricted").await?;
         for name in ["backend", "frontend", "stranger", "plain"] {
             let annotations = shop::annotations(TRUST_DOMAIN, name);
-            let app = release::inject(TRUST_DOMAIN, &shop::app(name, &annotations));
-            cluster.apply_yaml(&app.await?).await?;
+            let app = shop::app(name, &annotations);
+            let app = release::inject(TRUST_DOMAIN, &app).await?;
+            cluster.apply_yaml(&app).await?;
             let lines = annotations.as_object().into_iter().flatten();
             let lines: Vec<String> = lines
                 .map(|(key, value)| format!("{key}: {value}"))
