@@ -1,11 +1,16 @@
 # Signet's doors. `make demo` shows what it does, `make test` is everything CI runs.
-.PHONY: demo test lint fmt docs bench tools lint-tools test-tools envoy controlplane helm manifests image
+.PHONY: demo demo-k8s test lint fmt docs bench tools lint-tools test-tools envoy controlplane helm manifests image
 export RUSTDOCFLAGS = -D warnings
 target := $(or $(CARGO_TARGET_DIR),target)
 
 demo: tools envoy
 	cargo build --workspace --bins
 	@$(target)/debug/demo
+
+# On Kubernetes: a real control plane, the chart, one annotation, mTLS between two pods. As root, since it runs pods.
+demo-k8s: tools envoy controlplane helm
+	cargo build --workspace --bins
+	@$(target)/debug/demo-k8s
 
 test: test-tools envoy controlplane helm lint docs
 	e2e/tools/fetch-clients

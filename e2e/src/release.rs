@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
 
 use crate::cluster::Cluster;
 use crate::kubelet::{Images, Kubelet, Settings};
@@ -74,8 +73,7 @@ pub fn values(trust_domain: &str) -> Value {
         "global": {"spire": {"trustDomain": trust_domain, "clusterName": "demo"}},
         "spire-server": {"logLevel": "debug"},
         "spire-agent": {"logLevel": "debug", "experimental": {"syncInterval": "1s"}},
-        // Pods are injected with `signet k8s inject` here.
-        "injector": {"enabled": false},
+        "injector": {"replicaCount": 1},
     })
 }
 
@@ -121,7 +119,8 @@ impl Release {
         Ok(objects.len())
     }
 
-    /// Writes the server's trust bundle into the ConfigMap from which agents start, as an administrator may.
+    /// Writes the server's trust bundle into the ConfigMap from which agents start, by hand: the controller does not yet
+    /// keep it, whatever the chart tells it.
     ///
     /// # Errors
     /// When the server does not answer in time.
@@ -206,28 +205,6 @@ fn socket_in(pods: &Path) -> Option<PathBuf> {
     let folders = fs::read_dir(pods).ok()?;
     let mut folders = folders.filter_map(|entry| Some(entry.ok()?.path().join(volume)));
     folders.find(|folder| folder.join("api.sock").exists())
-}
-
-/// `signet k8s inject` on these objects, with the socket by CSI.
-///
-/// # Errors
-/// When it refuses them; with what it said.
-pub async fn inject(trust_domain: &str, objects: &Value) -> Result<String> {
-    let mut command = tokio::process::Command::new(binaries::signet()?)
-        .args(["k8s", "inject", "--trust-domain", trust_domain, "-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut input = command.stdin.take().context("its input")?;
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    input.write_all(list.to_string().as_bytes()).await?;
-    drop(input);
-    let output = command.wait_with_output().await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "signet k8s inject: {said}");
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Whether the pod's condition `Ready` holds.

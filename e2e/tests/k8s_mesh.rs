@@ -1,5 +1,5 @@
-//! K1, the whole: server, controller, agent and CSI driver installed from the chart; one annotation on a Deployment, put
-//! into effect by `signet k8s inject`; mTLS between two such pods in a namespace that enforces `restricted`.
+//! K1, the whole: server, controller, agent, CSI driver and injector installed from the chart; one annotation on a
+//! Deployment; mTLS between two such pods in a namespace that enforces `restricted`.
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::Cluster;
@@ -27,8 +27,7 @@ async fn k1_one_annotation_gives_an_identity_and_an_envoy() -> Result<()> {
     for name in ["backend", "frontend", "stranger", "plain"] {
         let annotations = shop::annotations(TRUST_DOMAIN, name);
         let app = shop::app(name, &annotations);
-        let app = release::inject(TRUST_DOMAIN, &app).await?;
-        cluster.apply_yaml(&app).await?;
+        cluster.apply(&app).await?;
     }
     let plain = shop::ready_pod(&cluster, &release.node, "plain").await?;
     let plain = serde_json::to_value(plain)?;

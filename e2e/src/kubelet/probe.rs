@@ -53,10 +53,9 @@ pub(super) fn watch(container: &Value, target: Target, health: Arc<Health>) -> A
                 return;
             };
             loop {
-                reaches(&readiness, &target, true).await;
-                health
-                    .ready
-                    .store(once(&readiness, &target).await.is_ok(), Ordering::Relaxed);
+                // A probe that fails for long is asked on: the container may become ready late.
+                while !reaches(&readiness, &target, true).await {}
+                health.ready.store(true, Ordering::Relaxed);
                 reaches(&readiness, &target, false).await;
                 health.ready.store(false, Ordering::Relaxed);
             }

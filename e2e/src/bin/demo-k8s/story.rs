@@ -73,7 +73,7 @@ impl Story {
     async fn chart(&self, screen: &mut Screen) -> Result<()> {
         screen.step(
             "helm template signet helm/signet | kubectl apply",
-            "server, controller, agent and CSI driver, all ready",
+            "server, controller, agent, CSI driver and injector, all ready",
         );
         let (cluster, release) = self.both()?;
         let started = Instant::now();
@@ -83,6 +83,7 @@ impl Story {
             "{objects} objects applied, and 3 custom resource definitions"
         ));
         release.publish_bundle(cluster).await?;
+        screen.line("ConfigMap spire-bundle written by hand, from `signet server bundle show`");
         let pods = release.ready(cluster).await?;
         for pod in &pods {
             screen.line(format!("ready  {}/{pod}", release::NAMESPACE));
@@ -100,16 +101,14 @@ impl Story {
 
     async fn annotate(&self, screen: &mut Screen) -> Result<()> {
         screen.step(
-            "signet k8s inject -f shop.yaml | kubectl apply -f -: four Deployments, three annotated",
+            "Four Deployments, three of them annotated",
             "pods in a namespace that enforces Pod Security's restricted profile",
         );
         let (cluster, _) = self.both()?;
         shop::open(cluster, "restricted").await?;
         for name in ["backend", "frontend", "stranger", "plain"] {
             let annotations = shop::annotations(TRUST_DOMAIN, name);
-            let app = shop::app(name, &annotations);
-            let app = release::inject(TRUST_DOMAIN, &app).await?;
-            cluster.apply_yaml(&app).await?;
+            cluster.apply(&shop::app(name, &annotations)).await?;
             let lines = annotations.as_object().into_iter().flatten();
             let lines: Vec<String> = lines
                 .map(|(key, value)| format!("{key}: {value}"))
