@@ -1,7 +1,7 @@
 //! ClusterFederatedTrustDomains become the server's federation relationships.
 //!
 //! A relationship has no place for a mark of whose it is. So only those are deleted that a resource declared while this
-//! process watched; what was deleted meanwhile stays, and `signet server federation delete` removes it.
+//! process watched; what was deleted meanwhile stays, and the TrustDomain API removes it.
 
 mod plan;
 

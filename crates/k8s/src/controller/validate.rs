@@ -105,7 +105,7 @@ pub fn cluster_federated_trust_domain(
     let spec: ClusterFederatedTrustDomainSpec = spec(object)?;
     federated_trust_domain(&spec, scope).map(|_| {
         let first = spec.bundle_endpoint_profile.kind == "https_spiffe" && spec.trust_domain_bundle.is_empty();
-        let hint = "https_spiffe without trustDomainBundle: the server needs the first bundle from somewhere else (`signet server bundle set`)";
+        let hint = "https_spiffe without trustDomainBundle: the server needs the first bundle from somewhere else (the Bundle API, or a bundle here)";
         first.then(|| hint.to_owned()).into_iter().collect()
     })
 }
