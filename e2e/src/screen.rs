@@ -6,8 +6,9 @@
 )]
 
 use std::path::Path;
+use std::process::ExitCode;
 
-use anyhow::Error;
+use anyhow::{Error, Result};
 use tokio::time::Instant;
 
 /// The terminal, and how far the story has come.
@@ -30,6 +31,18 @@ impl Screen {
             step: 0,
             title: "preparing",
             expected: "built programs and a folder in /tmp",
+        }
+    }
+
+    /// Shows a story of so many steps, and what went wrong in it.
+    pub async fn show(steps: usize, tell: impl AsyncFnOnce(&mut Self) -> Result<()>) -> ExitCode {
+        let mut screen = Self::new(steps);
+        match tell(&mut screen).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                screen.failed(&error);
+                ExitCode::FAILURE
+            }
         }
     }
 

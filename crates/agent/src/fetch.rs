@@ -77,7 +77,14 @@ pub(crate) async fn get(url: &str) -> Result<Vec<u8>, FetchError> {
             }
         })
     };
-    // The exchange needs the connection to run beside it, and ends first.
+    beside(connection, exchange).await
+}
+
+/// Runs `exchange`, which needs its `connection` to run beside it, and ends first.
+pub(crate) async fn beside<T, E: From<hyper::Error>>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    exchange: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     tokio::pin!(exchange, connection);
     let mut connected = true;
     loop {

@@ -1,11 +1,14 @@
 //! What every long-running program does around its own work.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::future::Future;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use k8s::api_server::{self, Client};
 use runtime::config::Problems;
 use runtime::log::Log;
 use runtime::{Supervisor, Tasks};
@@ -53,6 +56,31 @@ where
         tracing::info!("ended");
         Ok(())
     })
+}
+
+/// A value of a configuration file as what it stands for, or as `default`.
+pub(crate) fn parsed<T>(key: &str, text: Option<&str>, default: &str) -> Result<T>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    let text = text.unwrap_or(default);
+    text.parse()
+        .map_err(|error| anyhow!("{key}: {text:?}: {error}"))
+}
+
+/// The Kubernetes API server: by a kubeconfig file, or as the process finds it.
+pub(crate) async fn api_server(kubeconfig: Option<&Path>) -> Result<Client> {
+    let client = api_server::client(kubeconfig).await;
+    client
+        .map_err(|error| anyhow!(error))
+        .context("cannot reach a Kubernetes API server")
+}
+
+/// This process among its replicas: by the pod's name, the host's, or else `name`.
+pub(crate) fn replica(name: &str) -> String {
+    let host = environment::variable("POD_NAME").or_else(|| environment::variable("HOSTNAME"));
+    api_server::identity(host.as_deref().unwrap_or(name))
 }
 
 /// An error and its causes on one line, each said once: many errors tell their cause themselves.

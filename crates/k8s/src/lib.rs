@@ -1,6 +1,8 @@
 //! The Kubernetes programs: injector, controller, CSI driver.
 
 pub mod admission;
+pub mod api_server;
+mod config_file;
 pub mod controller;
 pub mod csi;
 pub mod files;

@@ -1,13 +1,11 @@
 //! The program: watches, loops, election, publishing, tied together.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use runtime::listen::bind_tcp;
 use runtime::{BoxError, Clock, Metrics, Readiness, Tasks};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as watched};
 
 use super::config::Config;
@@ -48,34 +46,6 @@ pub struct Running {
     pub signet: Signet,
     /// For the lint of admission.
     pub counts: Counts,
-}
-
-/// The API server by a kubeconfig file, or as the process finds it: the pod's service account, or the user's kubeconfig.
-///
-/// # Errors
-/// When there is none, or it cannot be used.
-pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, BoxError> {
-    // Whoever comes first sets it; everybody here sets the same.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let config = match kubeconfig {
-        Some(path) => {
-            let read = Kubeconfig::read_from(path)
-                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await?,
-    };
-    Ok(Client::try_from(config)?)
-}
-
-/// A name for this process that no other has: `host` and something random.
-#[must_use]
-pub fn identity(host: &str) -> String {
-    let mut random = [0_u8; 8];
-    // Without randomness the host's name has to do; a pod's name is unique anyway.
-    let _ = aws_lc_rs::rand::fill(&mut random);
-    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{host}_{random}")
 }
 
 /// Starts the controller.
@@ -229,21 +199,15 @@ impl Program<'_> {
 
 async fn serve_pages(options: &Options, tasks: &Tasks) -> Result<(), BoxError> {
     if let Some(address) = options.config.metrics_address {
-        options.metrics.serve(listen(address).await?, tasks);
+        options.metrics.serve(bind_tcp(address).await?, tasks);
     }
     if let Some(address) = options.config.health_address {
         // The paths that SPIRE's controller manager has.
         options
             .readiness
-            .serve(listen(address).await?, "/healthz", "/readyz", tasks);
+            .serve(bind_tcp(address).await?, "/healthz", "/readyz", tasks);
     }
     Ok(())
-}
-
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, BoxError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("cannot listen on {address}: {error}").into())
 }
 
 /// The cluster's domain as the pod's resolver knows it, when the config does not say it.

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use identity::SpiffeId;
-use runtime::config::{Problem, Problems, Section};
+use runtime::config::{Problems, Section};
 use serde_json::{Map, Value};
 
 use super::NAME;
 use crate::admission::ca_bundle::{Target, TargetKind};
 use crate::admission::server::Limits;
 use crate::admission::serving::{Serving, Source, TlsOptions, client_roots};
+use crate::config_file;
 use crate::inject::Rules;
 
 /// A review may be as large as the largest object etcd takes twice over; less would refuse good pods.
@@ -51,18 +52,7 @@ pub fn read(
     text: &str,
     environment: Option<&BTreeMap<String, String>>,
 ) -> Result<Config, Problems> {
-    let whole = |message: String| {
-        let path = String::new();
-        Problems(vec![Problem { path, message }])
-    };
-    let json: Value =
-        serde_saphyr::from_str(text).map_err(|error| whole(format!("not valid YAML: {error}")))?;
-    if !json.is_object() {
-        return Err(whole(
-            "give the injector's keys: `key: value` lines".to_owned(),
-        ));
-    }
-    runtime::config::read(&json.to_string(), environment, build)
+    config_file::read(text, environment, "the injector's keys", build)
 }
 
 fn build(root: &mut Section) -> Option<Config> {

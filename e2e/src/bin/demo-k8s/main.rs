@@ -15,14 +15,7 @@ const STEPS: usize = 7;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut screen = Screen::new(STEPS);
-    match tell(&mut screen).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            screen.failed(&error);
-            ExitCode::FAILURE
-        }
-    }
+    Screen::show(STEPS, tell).await
 }
 
 async fn tell(screen: &mut Screen) -> Result<()> {

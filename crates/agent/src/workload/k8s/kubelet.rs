@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use super::pods::{Pod, PodList};
 use crate::config::{K8sAttestorConfig, KubeletAuth, KubeletPort};
+use crate::fetch::beside;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -165,18 +166,7 @@ async fn exchange(
         let body = body.map_err(|error| KubeletError::Body(error.to_string()))?;
         Ok(body.to_bytes())
     };
-    // The exchange needs the connection to run beside it, and ends first.
-    tokio::pin!(exchange, connection);
-    let mut connected = true;
-    loop {
-        tokio::select! {
-            done = &mut exchange => return done,
-            ended = &mut connection, if connected => {
-                ended?;
-                connected = false;
-            }
-        }
-    }
+    beside(connection, exchange).await
 }
 
 /// `ca_path`: none means that whoever answers is believed. `named`: whether the certificate must be for the node's name, as

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
-use k8s::controller::config::{self, Config};
+use anyhow::{Result, anyhow};
+use k8s::controller::config;
 use k8s::controller::run;
-use runtime::log::{Format, Level};
+use runtime::log::Format;
 use runtime::{Clock, Metrics, Readiness};
 
-use crate::{environment, program};
+use crate::program::{self, parsed};
 
 /// `controller`
 #[derive(clap::Args, Debug)]
@@ -38,21 +38,15 @@ impl Controller {
             return Ok(());
         }
         let log = runtime::log::init(runtime::log::Options {
-            level: level(&config)?,
+            level: parsed("logLevel", config.log_level.as_deref(), "info")?,
             format: self.log_format,
             file: None,
         })?;
         program::run(&log, async |tasks| {
-            let client = run::client(self.kubeconfig.as_deref()).await;
-            let client = client
-                .map_err(|error| anyhow!(error))
-                .context("cannot reach a Kubernetes API server")?;
-            let host =
-                environment::variable("POD_NAME").or_else(|| environment::variable("HOSTNAME"));
             let options = run::Options {
                 config,
-                client,
-                identity: run::identity(host.as_deref().unwrap_or("signet-controller")),
+                client: program::api_server(self.kubeconfig.as_deref()).await?,
+                identity: program::replica("signet-controller"),
                 metrics: Metrics::new("signet_controller"),
                 readiness: Readiness::new(),
                 clock: Clock::system(),
@@ -63,10 +57,4 @@ impl Controller {
             Ok(())
         })
     }
-}
-
-fn level(config: &Config) -> Result<Level> {
-    let text = config.log_level.as_deref().unwrap_or("info");
-    text.parse()
-        .map_err(|error| anyhow!("logLevel: {text:?}: {error}"))
 }

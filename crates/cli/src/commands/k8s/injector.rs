@@ -1,16 +1,13 @@
 //! `k8s injector`.
 
-use std::fmt::Display;
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow};
-use k8s::controller::run::{client, identity};
+use anyhow::{Result, anyhow};
 use k8s::injector::{self, Options, config};
 use runtime::log::{Format, Level};
 use runtime::{Clock, Metrics, Readiness};
 
-use crate::{environment, program};
+use crate::program::{self, parsed};
 
 /// `injector`
 #[derive(clap::Args, Debug)]
@@ -42,16 +39,10 @@ impl Injector {
             file: None,
         })?;
         program::run(&log, async |tasks| {
-            let client = client(self.kubeconfig.as_deref()).await;
-            let client = client
-                .map_err(|error| anyhow!(error))
-                .context("cannot reach a Kubernetes API server")?;
-            let host =
-                environment::variable("POD_NAME").or_else(|| environment::variable("HOSTNAME"));
             let options = Options {
                 config,
-                client,
-                identity: identity(host.as_deref().unwrap_or(injector::NAME)),
+                client: program::api_server(self.kubeconfig.as_deref()).await?,
+                identity: program::replica(injector::NAME),
                 metrics: Metrics::new("signet_injector"),
                 readiness: Readiness::new(),
                 clock: Clock::system(),
@@ -61,14 +52,4 @@ impl Injector {
             Ok(())
         })
     }
-}
-
-fn parsed<T>(key: &str, text: Option<&str>, default: &str) -> Result<T>
-where
-    T: FromStr,
-    T::Err: Display,
-{
-    let text = text.unwrap_or(default);
-    text.parse()
-        .map_err(|error| anyhow!("{key}: {text:?}: {error}"))
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use identity::TrustDomain;
 use regex::Regex;
-use runtime::config::{Problem, Problems, Section, Value};
+use runtime::config::{Problems, Section, Value};
 use serde_json::Value as Json;
 
 use super::{Class, Config, LeaderElection, MassDelete, OwnershipRule, Reconcile, Webhook};
+use crate::config_file;
 use crate::controller::template::{Scope, Sees, Template};
 
 /// The parent of a pod's entry unless the file says otherwise: what the `k8s_psat` node attestor calls an agent.
@@ -23,20 +24,7 @@ pub fn read(
     text: &str,
     environment: Option<&BTreeMap<String, String>>,
 ) -> Result<Config, Problems> {
-    let whole = |message: String| {
-        Problems(vec![Problem {
-            path: String::new(),
-            message,
-        }])
-    };
-    let json: Json =
-        serde_saphyr::from_str(text).map_err(|error| whole(format!("not valid YAML: {error}")))?;
-    if !json.is_object() {
-        return Err(whole(
-            "give a ControllerManagerConfig: `key: value` lines".to_owned(),
-        ));
-    }
-    runtime::config::read(&json.to_string(), environment, build)
+    config_file::read(text, environment, "a ControllerManagerConfig", build)
 }
 
 fn build(root: &mut Section) -> Option<Config> {
