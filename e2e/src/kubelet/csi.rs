@@ -184,14 +184,18 @@ where
     A: prost::Message + Default + 'static,
 {
     let mut client = tonic::client::Grpc::new(channel(socket)?);
-    client.ready().await.context("connect to the driver")?;
     let codec = tonic_prost::ProstCodec::<Q, A>::default();
     let path = PathAndQuery::from_static(path);
     let name = path.to_string();
-    let answer = client.unary(tonic::Request::new(request), path, codec);
+    let answer = async {
+        client.ready().await.context("connect to the driver")?;
+        let answer = client.unary(tonic::Request::new(request), path, codec);
+        answer.await.with_context(|| name.clone())
+    };
     let answer = tokio::time::timeout(CALL_BOUND, answer).await;
-    let answer = answer.with_context(|| format!("{name} hangs"))?;
-    Ok(answer.with_context(|| name)?.into_inner())
+    Ok(answer
+        .with_context(|| format!("{name} hangs"))??
+        .into_inner())
 }
 
 fn channel(socket: &Path) -> Result<Channel> {
