@@ -23,12 +23,11 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// go-spiffe, built into `folder`; `None`, and said aloud, when there is no Go here.
+    /// go-spiffe, built into `folder`.
     ///
     /// # Errors
     /// When it cannot be built.
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says so aloud")]
-    pub async fn go(folder: &Path) -> Result<Option<Self>> {
+    pub async fn go(folder: &Path) -> Result<Self> {
         let program = folder.join("stock-go");
         let build = Command::new("go")
             .arg("build")
@@ -38,23 +37,18 @@ impl Stock {
             .arg(&program)
             .arg(".")
             .output()
-            .await;
-        let Ok(build) = build else {
-            eprintln!(
-                "SKIPPED go-spiffe: go is missing; install Go 1.26 or newer (Debian: apt-get install golang)"
-            );
-            return Ok(None);
-        };
+            .await
+            .context("run go: install Go 1.26 or newer (Debian: apt-get install golang)")?;
         ensure!(
             build.status.success(),
             "building e2e/go: {}",
             String::from_utf8_lossy(&build.stderr)
         );
-        Ok(Some(Self {
+        Ok(Self {
             language: "go",
             program: fs::canonicalize(program)?,
             script: None,
-        }))
+        })
     }
 
     /// py-spiffe, from `e2e/tools/fetch-clients`.

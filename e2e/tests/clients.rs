@@ -15,8 +15,11 @@ use tokio::process::Child;
 
 /// All clients, each registered as `/<language>`.
 async fn clients(domain: &Domain) -> Result<Vec<Stock>> {
-    let mut clients = vec![Stock::rust(env!("CARGO_BIN_EXE_stock"))?, Stock::python()?];
-    clients.extend(Stock::go(domain.folder()).await?);
+    let clients = vec![
+        Stock::rust(env!("CARGO_BIN_EXE_stock"))?,
+        Stock::python()?,
+        Stock::go(domain.folder()).await?,
+    ];
     for client in &clients {
         let path = format!("/{}", client.language);
         domain.register(&path, &client.program).await?;

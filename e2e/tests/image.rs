@@ -130,7 +130,6 @@ fn blob(layout: &Path, descriptor: &Value) -> Result<PathBuf> {
 }
 
 /// Says why, when this machine lets nobody make user and mount namespaces.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so aloud")]
 async fn unable() -> bool {
     let able = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "true"])
@@ -139,8 +138,8 @@ async fn unable() -> bool {
     if able.is_ok_and(|status| status.success()) {
         return false;
     }
-    eprintln!(
-        "SKIPPED: `unshare` with user namespaces is missing (Debian: apt-get install util-linux)"
+    testkit::skipped(
+        "`unshare` with user namespaces is missing (Debian: apt-get install util-linux)",
     );
     true
 }

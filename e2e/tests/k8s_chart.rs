@@ -22,20 +22,6 @@ fn cached(path: &str) -> Result<PathBuf> {
     Ok(found)
 }
 
-/// Says so where helm could not be fetched; the control plane's tests then have nothing to apply either.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so aloud")]
-fn unable() -> bool {
-    let missing = cached("charts/bin/python")
-        .and_then(|_| HELMS.iter().try_for_each(|helm| cached(helm).map(drop)));
-    match missing {
-        Ok(()) => false,
-        Err(why) => {
-            eprintln!("SKIPPED the charts: {why:#}");
-            true
-        }
-    }
-}
-
 async fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -67,24 +53,18 @@ fn documents(text: &str) -> Result<Vec<Value>> {
 
 #[tokio::test]
 async fn charts_hold_over_many_values() -> Result<()> {
-    if unable() {
-        return Ok(());
-    }
     let mut check = Command::new(cached("charts/bin/python")?);
     check.arg(repository("helm/tests/check.py"));
     for helm in HELMS {
         check.arg("--helm").arg(cached(helm)?);
     }
     let summary = run(check.arg("--signet").arg(binaries::signet()?)).await?;
-    eprintln!("{summary}");
+    testkit::aloud(summary);
     Ok(())
 }
 
 #[tokio::test]
 async fn manifests_are_what_the_chart_renders() -> Result<()> {
-    if unable() {
-        return Ok(());
-    }
     run(Command::new(repository("e2e/tools/render-manifests")).arg("--check")).await?;
     Ok(())
 }
@@ -106,9 +86,6 @@ async fn prepared() -> Result<&'static Cluster> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_takes_the_manifests_and_what_the_chart_renders() -> Result<()> {
-    if unable() {
-        return Ok(());
-    }
     let cluster = prepared().await?;
     let mut objects = documents(&std::fs::read_to_string(repository(
         "manifests/signet.yaml",
@@ -132,9 +109,6 @@ async fn the_api_server_takes_the_manifests_and_what_the_chart_renders() -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_refuses_what_the_schema_of_a_resource_forbids() -> Result<()> {
-    if unable() {
-        return Ok(());
-    }
     let cluster = prepared().await?;
     let mut objects = rendered(&json!({})).await?;
     let identity = objects
@@ -166,9 +140,6 @@ fn pod(namespace: &str, label: Option<&str>, annotation: Option<&str>) -> Value 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_injector_that_is_away_holds_up_only_pods_that_asked() -> Result<()> {
-    if unable() {
-        return Ok(());
-    }
     let cluster = prepared().await?;
     let configuration = rendered(&json!({}))
         .await?
@@ -234,9 +205,6 @@ fn pod_of(workload: &Value, namespace: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_programs_that_need_the_node_are_not_restricted() -> Result<()> {
-    if unable() {
-        return Ok(());
-    }
     let cluster = prepared().await?;
     let enforced = [("pod-security.kubernetes.io/enforce", "restricted")];
     let namespace = cluster.namespace("restricted", &enforced).await?;

@@ -452,11 +452,11 @@ async fn a_pod_has_its_entry_within_a_second_and_a_killed_leader_is_followed() -
         took.push(started.elapsed());
     }
     took.sort();
-    println!(
+    testkit::aloud(format_args!(
         "pod scheduled → entry: p50 {:?}, p99 {:?} of {TIMED}",
         took[TIMED / 2],
         took[TIMED - 1]
-    );
+    ));
     ensure!(took[TIMED - 1] < Duration::from_secs(1), "{took:?}");
 
     let before = stage.entries().await?;
@@ -473,10 +473,10 @@ async fn a_pod_has_its_entry_within_a_second_and_a_killed_leader_is_followed() -
             of(entries, &late).is_some() && gone(entries)
         })
         .await?;
-    println!(
+    testkit::aloud(format_args!(
         "leader killed → its successor writes: {:?}",
         killed.elapsed()
-    );
+    ));
     ensure!(
         killed.elapsed() < Duration::from_secs(15),
         "{:?}",

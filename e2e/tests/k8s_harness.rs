@@ -132,7 +132,7 @@ async fn an_api_server_comes_back_with_its_data() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_test_kubelet_runs_a_deployments_pod_and_leaves_nothing() -> Result<()> {
     if let Some(why) = kubelet::unable() {
-        eprintln!("not run: {why}");
+        testkit::skipped(why);
         return Ok(());
     }
     let cluster = Cluster::start().await?;
@@ -243,7 +243,7 @@ fn service_and_client(namespace: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_test_kubelet_keeps_the_order_of_containers_and_pods_find_services() -> Result<()> {
     if let Some(why) = kubelet::unable() {
-        eprintln!("not run: {why}");
+        testkit::skipped(why);
         return Ok(());
     }
     let cluster = Cluster::start().await?;

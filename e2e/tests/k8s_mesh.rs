@@ -12,7 +12,7 @@ const TRUST_DOMAIN: &str = "example.org";
 #[tokio::test(flavor = "multi_thread")]
 async fn k1_one_annotation_gives_an_identity_and_an_envoy() -> Result<()> {
     if let Some(why) = kubelet::unable() {
-        eprintln!("not run: {why}");
+        testkit::skipped(why);
         return Ok(());
     }
     let cluster = Cluster::start().await?;

@@ -294,7 +294,7 @@ async fn k3_rotation_and_an_edited_ca_bundle_under_load_then_no_webhook() -> Res
             .pem(),
     };
     scene.injects().await?;
-    println!("{}", scene.rotates_under_load().await?);
+    testkit::aloud(scene.rotates_under_load().await?);
     let system: Api<Pod> = Api::namespaced(client, "kube-system");
     scene.goes_away(&system, &format!("asks-{shop}")).await?;
     let params = DeleteParams::default();

@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 #[tokio::test(flavor = "multi_thread")]
 async fn k1_agent_and_workload_are_attested_by_what_kubernetes_vouches_for() -> Result<()> {
     if let Some(why) = kubelet::unable() {
-        eprintln!("not run: {why}");
+        testkit::skipped(why);
         return Ok(());
     }
     let cluster = Cluster::start().await?;
@@ -87,7 +87,7 @@ async fn injected(installed: &Installation, objects: &Value) -> Result<String> {
 async fn k1_envoys_of_injected_manifests_speak_mtls_with_identities_attested_on_the_node()
 -> Result<()> {
     if let Some(why) = kubelet::unable() {
-        eprintln!("not run: {why}");
+        testkit::skipped(why);
         return Ok(());
     }
     let cluster = Cluster::start().await?;

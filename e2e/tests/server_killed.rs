@@ -1,8 +1,6 @@
 //! E5: `kill -9` of the server at random points, 100 times, under writes of entries and attestations. Whatever was
 //! acknowledged is there in the end, whatever was deleted stays away, no token is good twice, and the agent recovers alone.
 
-#![expect(clippy::print_stdout, reason = "the figures belong to the verdict")]
-
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -199,7 +197,9 @@ async fn check_entries(world: &World) -> Result<()> {
         created > 500 && deleted > 100,
         "only {created} created and {deleted} deleted: no proof"
     );
-    println!("{created} entries created, {deleted} deleted, none lost, none back");
+    testkit::aloud(format_args!(
+        "{created} entries created, {deleted} deleted, none lost, none back"
+    ));
     Ok(())
 }
 
@@ -232,7 +232,7 @@ async fn check_agents(world: &World) -> Result<()> {
         let again = testkit::attest_with(channel.clone(), token).await;
         ensure!(again.is_err(), "the token {token} was good twice");
     }
-    println!("{} agents attested, none lost", used.len());
+    testkit::aloud(format_args!("{} agents attested, none lost", used.len()));
     Ok(())
 }
 

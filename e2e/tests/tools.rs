@@ -11,7 +11,7 @@ use e2e::binaries::repository;
 use tempfile::TempDir;
 
 /// Tools as a machine that has all of them would answer.
-const ALL: [(&str, &str); 6] = [
+const ALL: [(&str, &str); 7] = [
     ("cargo", "echo 'cargo 1.95.0 (f2d3ce0bd 2026-03-21)'"),
     ("cc", "exit 0"),
     ("python3", "exit 0"),
@@ -19,6 +19,7 @@ const ALL: [(&str, &str); 6] = [
         "go",
         "[ \"$1\" = env ] && echo local || echo 'go version go1.26.8 linux/amd64'",
     ),
+    ("npm", "exit 0"),
     ("unshare", "exit 0"),
     ("ip", "exit 0"),
 ];
@@ -67,6 +68,7 @@ fn each_missing_tool_is_named_where_it_is_needed() {
         ("cc", true),
         ("python3", true),
         ("go", false),
+        ("npm", false),
         ("unshare", false),
         ("ip", false),
     ] {

@@ -121,7 +121,7 @@ async fn as_01_an_inherited_connection_is_nobodys() {
 #[tokio::test]
 async fn as_02_a_caller_that_changed_its_user_must_connect_again() {
     if !geteuid().is_root() {
-        eprintln!("SKIPPED: only root can change its user");
+        testkit::skipped("only root can change its user");
         return;
     }
     let mut caller = Caller::start("setuid");

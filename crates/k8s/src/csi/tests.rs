@@ -26,13 +26,13 @@ use super::*;
 /// Runs `test` where its mounts are its own. Says so when this user may not.
 fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
     if !geteuid().is_root() {
-        println!("skipped: mounting needs root; run this test as root");
+        testkit::skipped("mounting needs root; run this test as root");
         return;
     }
     // A thread of its own has a mount namespace of its own, and so have the threads it starts.
     let thread = std::thread::spawn(|| {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
-            println!("skipped: no mount namespace can be made here: {error}");
+            testkit::skipped(format_args!("no mount namespace can be made here: {error}"));
             return;
         }
         let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
