@@ -90,20 +90,33 @@ impl Der {
     /// A Time (RFC 5280 §4.1.2.5): UTCTime until 2049, GeneralizedTime after; whole seconds.
     pub(crate) fn time(&mut self, time: SystemTime) {
         let time = OffsetDateTime::from(time);
-        let year = time.year();
-        let rest = format!(
-            "{:02}{:02}{:02}{:02}{:02}Z",
-            u8::from(time.month()),
-            time.day(),
-            time.hour(),
-            time.minute(),
-            time.second()
-        );
-        if (1950..2050).contains(&year) {
-            self.put(UTC_TIME, format!("{:02}{rest}", year % 100).as_bytes());
-        } else {
-            self.put(GENERALIZED_TIME, format!("{year:04}{rest}").as_bytes());
-        }
+        let year = time.year().unsigned_abs();
+        let tag = match year {
+            1950..2050 => UTC_TIME,
+            _ => GENERALIZED_TIME,
+        };
+        self.nest(tag, |der| {
+            if tag == GENERALIZED_TIME {
+                der.digits(year / 100);
+            }
+            der.digits(year % 100);
+            for part in [
+                time.month().into(),
+                time.day(),
+                time.hour(),
+                time.minute(),
+                time.second(),
+            ] {
+                der.digits(part.into());
+            }
+            der.raw(b"Z");
+        });
+    }
+
+    /// The last two digits of a number.
+    fn digits(&mut self, number: u32) {
+        let digit = |number: u32| b'0' + u8::try_from(number % 10).unwrap_or(0);
+        self.raw(&[digit(number / 10), digit(number)]);
     }
 }
 

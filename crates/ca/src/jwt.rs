@@ -1,12 +1,12 @@
 //! JWT authorities: a key with an ID, and minting JWT-SVIDs with it (JWT-SVID.md).
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use identity::{KeyError, PrivateKey, SpiffeId};
+use identity::{KeyError, PrivateKey, SpiffeId, hex};
 use serde::Serialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -234,10 +234,7 @@ impl fmt::Debug for IssuedJwt {
 fn random_jti() -> Result<String, JwtError> {
     let mut bytes = [0; 16];
     rand::fill(&mut bytes).map_err(|_| JwtError::Random)?;
-    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(hex(&bytes))
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {

@@ -1,6 +1,8 @@
 //! X.509 authorities: a CA certificate, its key, and signing with it.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
@@ -304,11 +306,13 @@ fn random_serial() -> Result<u128, X509AuthorityError> {
     Ok(u128::from_be_bytes(bytes).max(1))
 }
 
-fn leaf_name(spec: &LeafSpec<'_>) -> Vec<u8> {
+fn leaf_name(spec: &LeafSpec<'_>) -> Cow<'static, [u8]> {
+    /// [`Subject::leaf`], which most leaves have.
+    static LEAF: LazyLock<Vec<u8>> = LazyLock::new(|| name(&Subject::leaf()));
     match (spec.subject, spec.dns_names.first()) {
-        (Some(subject), _) => name(subject),
-        (None, Some(first)) => name(&Subject::leaf().with(Attribute::CommonName, first)),
-        (None, None) => name(&Subject::leaf()),
+        (Some(subject), _) => name(subject).into(),
+        (None, Some(first)) => name(&Subject::leaf().with(Attribute::CommonName, first)).into(),
+        (None, None) => LEAF.as_slice().into(),
     }
 }
 

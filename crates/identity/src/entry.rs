@@ -155,6 +155,35 @@ pub struct RegistrationEntry {
 }
 
 impl RegistrationEntry {
+    /// An entry with these fields; all others are unset. It lacks its selectors.
+    #[must_use]
+    pub fn new(
+        id: EntryId,
+        spiffe_id: SpiffeId,
+        parent_id: SpiffeId,
+        created_at: SystemTime,
+    ) -> Self {
+        Self {
+            id,
+            spiffe_id,
+            parent_id,
+            selectors: Selectors::default(),
+            x509_svid_ttl: None,
+            jwt_svid_ttl: None,
+            federates_with: BTreeSet::new(),
+            admin: false,
+            downstream: false,
+            expires_at: None,
+            dns_names: Vec::new(),
+            revision: 0,
+            store_svid: false,
+            hint: String::new(),
+            created_at,
+            disable_x509_svid_prefetch: false,
+            jwt_svid_include_jti: false,
+        }
+    }
+
     /// Checks what a server of `trust_domain` demands of an entry.
     ///
     /// # Errors

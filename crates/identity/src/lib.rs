@@ -8,6 +8,7 @@ mod bundle;
 mod der;
 mod entry;
 mod federation;
+mod hex;
 mod id;
 mod json;
 mod jwk;
@@ -21,6 +22,7 @@ pub use entry::{EntryError, EntryId, MAX_HINT_LEN, RegistrationEntry, check_dns_
 pub use federation::{
     EndpointProfile, EndpointUrl, EndpointUrlError, FederationRelationship, MAX_ENDPOINT_URL_LEN,
 };
+pub use hex::hex;
 pub use id::{IdError, MAX_ID_LEN, MAX_TRUST_DOMAIN_LEN, SpiffeId, TrustDomain};
 pub use jwt::{JwtError, JwtSvid, LEEWAY};
 pub use key::{KeyError, KeyType, PrivateKey};

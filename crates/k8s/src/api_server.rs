@@ -30,6 +30,5 @@ pub fn identity(host: &str) -> String {
     let mut random = [0_u8; 8];
     // Without randomness the host's name has to do; a pod's name is unique anyway.
     let _ = aws_lc_rs::rand::fill(&mut random);
-    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{host}_{random}")
+    format!("{host}_{}", identity::hex(&random))
 }

@@ -262,12 +262,8 @@ fn command(
 }
 
 fn fresh_id() -> Result<String> {
-    use std::fmt::Write as _;
     use std::io::Read as _;
     let mut bytes = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    }))
+    Ok(identity::hex(&bytes))
 }

@@ -1,7 +1,6 @@
 //! SHA-256 of programs, each computed once.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,12 +55,7 @@ fn sha256(mut file: File, expected: FileId) -> io::Result<String> {
     if FileId::of(&file)? != expected {
         return Err(io::Error::other("the program changed while it was read"));
     }
-    let mut hex = String::with_capacity(64);
-    for byte in context.finish().as_ref() {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+    Ok(identity::hex(context.finish().as_ref()))
 }
 
 #[cfg(test)]

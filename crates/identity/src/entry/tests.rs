@@ -13,25 +13,15 @@ fn id(path: &str) -> SpiffeId {
 
 fn entry() -> RegistrationEntry {
     RegistrationEntry {
-        id: EntryId::new("e1").unwrap(),
-        spiffe_id: id("/web"),
-        parent_id: id("/spire/agent/join_token/t"),
         selectors: [Selector::parse("unix:uid:0").unwrap()]
             .into_iter()
             .collect(),
-        x509_svid_ttl: None,
-        jwt_svid_ttl: None,
-        federates_with: BTreeSet::new(),
-        admin: false,
-        downstream: false,
-        expires_at: None,
-        dns_names: Vec::new(),
-        revision: 0,
-        store_svid: false,
-        hint: String::new(),
-        created_at: UNIX_EPOCH,
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
+        ..RegistrationEntry::new(
+            EntryId::new("e1").unwrap(),
+            id("/web"),
+            id("/spire/agent/join_token/t"),
+            UNIX_EPOCH,
+        )
     }
 }
 

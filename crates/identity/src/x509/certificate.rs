@@ -1,14 +1,16 @@
 //! One certificate, parsed once.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer as _;
 
 use super::{X509Error, pem};
+use crate::hex;
 use crate::id::{IdError, SpiffeId};
 
 const PEM_LINE: usize = 64;
@@ -22,7 +24,6 @@ pub(super) struct Parsed {
     pub(super) uris: Vec<Result<SpiffeId, IdError>>,
     pub(super) dns_names: Vec<String>,
     pub(super) san_critical: bool,
-    pub(super) subject: String,
     pub(super) subject_empty: bool,
     pub(super) serial: Vec<u8>,
     pub(super) not_before: SystemTime,
@@ -60,14 +61,14 @@ impl Certificate {
         if !rest.is_empty() {
             return Err(X509Error::TrailingBytes(rest.len()));
         }
-        // Refuses an extension that stands twice.
-        parsed.extensions_map().map_err(|error| malformed(&error))?;
+        if repeats(parsed.extensions()) {
+            return Err(malformed(&"an extension stands twice"));
+        }
         let mut out = Parsed {
             der: der.into(),
             uris: Vec::new(),
             dns_names: Vec::new(),
             san_critical: false,
-            subject: parsed.subject().to_string(),
             subject_empty: parsed.subject().iter().next().is_none(),
             serial: parsed.raw_serial().to_vec(),
             not_before: time(parsed.validity().not_before.timestamp()),
@@ -157,10 +158,13 @@ impl Certificate {
         self.0.not_after
     }
 
-    /// The subject, in the order it stands.
+    /// The subject, in the order it stands. Read anew each time: few ask, and every certificate that is issued is parsed.
     #[must_use]
-    pub fn subject(&self) -> &str {
-        &self.0.subject
+    pub fn subject(&self) -> String {
+        X509Certificate::from_der(self.der()).map_or_else(
+            |_| String::new(),
+            |(_, parsed)| parsed.subject().to_string(),
+        )
     }
 
     /// The subject key identifier, lower-case hex: an authority's ID.
@@ -253,10 +257,25 @@ impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
             .field("uris", &self.0.uris)
-            .field("subject", &self.0.subject)
+            .field("subject", &self.subject())
             .field("serial", &self.serial_decimal())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether an extension stands twice.
+fn repeats(extensions: &[X509Extension<'_>]) -> bool {
+    // A map is for those with many; to compare a few is faster.
+    const FEW: usize = 16;
+    if extensions.len() > FEW {
+        let mut seen = HashSet::with_capacity(extensions.len());
+        return !extensions.iter().all(|one| seen.insert(one.oid.as_bytes()));
+    }
+    let earlier = |at: usize| extensions.iter().take(at);
+    extensions
+        .iter()
+        .enumerate()
+        .any(|(at, one)| earlier(at).any(|other| other.oid == one.oid))
 }
 
 fn time(seconds: i64) -> SystemTime {
@@ -267,16 +286,6 @@ fn time(seconds: i64) -> SystemTime {
         UNIX_EPOCH.checked_add(distance)
     };
     time.unwrap_or(UNIX_EPOCH)
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            let _ = write!(out, "{byte:02x}");
-            out
-        })
 }
 
 /// Big-endian bytes as a decimal number, by repeated division: serials have at most a few dozen digits.

@@ -39,10 +39,7 @@ impl Additions {
             self.pull_secrets,
         ]);
         let digest = digest::digest(&digest::SHA256, all.to_string().as_bytes());
-        digest.as_ref()[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        identity::hex(&digest.as_ref()[..8])
     }
 
     /// What `pod`, which has nothing of ours, is to get. `auto`: its container that is merged over ours is not in it.

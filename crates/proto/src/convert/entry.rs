@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use identity::{EntryId, RegistrationEntry, Selectors, TrustDomain};
+use identity::{EntryId, RegistrationEntry, TrustDomain};
 
 use super::{FieldError, federated, seconds, selectors, spiffe_id, time, wire_selectors};
 use super::{wire_time, wire_ttl};
@@ -144,25 +144,9 @@ fn blank(
     id: EntryId,
     created_at: SystemTime,
 ) -> Result<RegistrationEntry, FieldError> {
-    Ok(RegistrationEntry {
-        id,
-        spiffe_id: spiffe_id("spiffe_id", wire.spiffe_id.as_ref())?,
-        parent_id: spiffe_id("parent_id", wire.parent_id.as_ref())?,
-        selectors: Selectors::default(),
-        x509_svid_ttl: None,
-        jwt_svid_ttl: None,
-        federates_with: Default::default(),
-        admin: false,
-        downstream: false,
-        expires_at: None,
-        dns_names: Vec::new(),
-        revision: 0,
-        store_svid: false,
-        hint: String::new(),
-        created_at,
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
-    })
+    let own = spiffe_id("spiffe_id", wire.spiffe_id.as_ref())?;
+    let parent = spiffe_id("parent_id", wire.parent_id.as_ref())?;
+    Ok(RegistrationEntry::new(id, own, parent, created_at))
 }
 
 fn entry_id(text: &str) -> Result<EntryId, FieldError> {

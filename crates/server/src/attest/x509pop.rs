@@ -250,11 +250,7 @@ fn read_roots(config: &config::X509pop) -> Result<Roots, AttestorError> {
 
 /// SHA-1, as SPIRE's agent IDs and selectors have it: a name, no proof.
 fn fingerprint(der: &[u8]) -> String {
-    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, der).as_ref())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    identity::hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, der).as_ref())
 }
 
 fn malformed(reason: impl std::fmt::Display) -> RpcError {

@@ -2,13 +2,14 @@
 
 mod attestation;
 mod filter;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ca::{IssuedX509, LeafSpec, PublicKey};
 use futures_util::stream;
-use identity::{RegistrationEntry, Selector, Selectors, SpiffeId, TrustDomain};
+use identity::{SpiffeId, TrustDomain};
 use proto::convert::{self, mask_agent, wire_selectors, wire_time};
 use proto::spire::api::server::agent::v1::agent_server;
 use proto::spire::api::server::agent::v1::{
@@ -19,13 +20,11 @@ use proto::spire::api::server::agent::v1::{
 };
 use proto::spire::api::types;
 use runtime::{Clock, Shutdown};
-use store::{
-    Agent, AgentError, AgentSvid, CreateEntryError, JoinToken, Store, TokenError, new_entry_id,
-};
+use store::{Agent, AgentError, AgentSvid, Store};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::attest::{Attestors, token_agent_id};
+use crate::attest::Attestors;
 use crate::authority::Authorities;
 use crate::caller::Caller;
 use crate::endpoints::limits::{self, Work};
@@ -36,9 +35,6 @@ use attestation::Attestation;
 
 /// The longest version an agent may tell, in bytes.
 const MAX_VERSION_LEN: usize = 255;
-
-/// Random bytes of a join token.
-const TOKEN_LEN: usize = 16;
 
 /// Admits agents, renews their SVIDs, and lets operators see and remove them. Cheap to clone.
 #[derive(Clone)]
@@ -159,104 +155,6 @@ impl AgentService {
         set.map_err(agent_error)?;
         self.0.entries.catch_up().await?;
         Ok(())
-    }
-
-    async fn create_token(
-        &self,
-        request: CreateJoinTokenRequest,
-    ) -> Result<types::JoinToken, RpcError> {
-        let ttl = u64::try_from(request.ttl)
-            .ok()
-            .filter(|ttl| *ttl > 0)
-            .ok_or_else(|| {
-                RpcError::InvalidArgument("ttl is required, you must provide one".into())
-            })?;
-        let value = match request.token.as_str() {
-            "" => new_token()?,
-            chosen => chosen.to_owned(),
-        };
-        let node = token_agent_id(&self.0.trust_domain, &value).ok_or_else(|| {
-            RpcError::InvalidArgument(
-                "the token becomes a part of a SPIFFE ID: use letters, digits, `.`, `-` and `_`"
-                    .into(),
-            )
-        })?;
-        let alias = request
-            .agent_id
-            .as_ref()
-            .map(|id| self.alias(id, &node))
-            .transpose()?;
-        let now = self.0.clock.now();
-        let token = JoinToken {
-            value,
-            expires_at: now + Duration::from_secs(ttl),
-        };
-        self.0
-            .store
-            .create_join_token(&token)
-            .await
-            .map_err(|error| match error {
-                TokenError::Store(error) => error.into(),
-                _ => RpcError::AlreadyExists(error.to_string()),
-            })?;
-        if let Some(alias) = alias {
-            self.create_alias(alias).await?;
-        }
-        Ok(types::JoinToken {
-            expires_at: wire_time(token.expires_at),
-            value: token.value,
-        })
-    }
-
-    /// The entry that gives the node of a join token a name of its own.
-    fn alias(&self, id: &types::Spiffeid, node: &SpiffeId) -> Result<RegistrationEntry, RpcError> {
-        let invalid = |error: &dyn std::fmt::Display| {
-            RpcError::InvalidArgument(format!("invalid agent ID: {error}"))
-        };
-        let spiffe_id =
-            convert::spiffe_id("agent_id", Some(id)).map_err(|error| invalid(&error))?;
-        let selector =
-            Selector::new("spiffe_id", node.as_str()).map_err(|error| invalid(&error))?;
-        let entry = RegistrationEntry {
-            id: new_entry_id(),
-            spiffe_id,
-            parent_id: node.clone(),
-            selectors: Selectors::from_iter([selector]),
-            x509_svid_ttl: None,
-            jwt_svid_ttl: None,
-            federates_with: [].into(),
-            admin: false,
-            downstream: false,
-            expires_at: None,
-            dns_names: Vec::new(),
-            revision: 0,
-            store_svid: false,
-            hint: String::new(),
-            created_at: self.0.clock.now(),
-            disable_x509_svid_prefetch: false,
-            jwt_svid_include_jti: false,
-        };
-        entry
-            .validate(&self.0.trust_domain)
-            .map_err(|error| invalid(&error))?;
-        Ok(entry)
-    }
-
-    async fn create_alias(&self, alias: RegistrationEntry) -> Result<(), RpcError> {
-        let outcomes = self.0.store.create_entries(vec![alias]).await?;
-        self.0.entries.catch_up().await?;
-        match outcomes.into_iter().next() {
-            // A token of the same name was there before, with the same alias.
-            Some(Ok(_) | Err(CreateEntryError::Similar(_))) => Ok(()),
-            Some(Err(error)) => Err(RpcError::internal(
-                "failed to create the alias entry",
-                error,
-            )),
-            None => Err(RpcError::internal(
-                "failed to create the alias entry",
-                "no outcome",
-            )),
-        }
     }
 
     fn sign(&self, id: &SpiffeId, key: &PublicKey) -> Result<IssuedX509, RpcError> {
@@ -408,11 +306,4 @@ fn agent_error(error: AgentError) -> RpcError {
         AgentError::Store(error) => error.into(),
         _ => RpcError::NotFound("agent not found".into()),
     }
-}
-
-fn new_token() -> Result<String, RpcError> {
-    let mut bytes = [0; TOKEN_LEN];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| RpcError::internal("failed to generate a token", "no random numbers"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -54,7 +54,7 @@ fn cert(certificate: &identity::Certificate) -> Cert {
     Cert {
         id: certificate.spiffe_id().map(Into::into),
         expires_at: proto::convert::wire_time(certificate.not_after()),
-        subject: certificate.subject().to_owned(),
+        subject: certificate.subject(),
     }
 }
 

@@ -41,13 +41,7 @@ pub(super) fn id_of(rule: &OwnershipRule, key: &Key) -> Option<EntryId> {
         context.update(part.as_bytes());
         context.update(b"\n");
     }
-    let hash: String = context
-        .finish()
-        .as_ref()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = identity::hex(context.finish().as_ref());
     let part = |from: usize, to: usize| hash.get(from..to).unwrap_or_default();
     let uuid = [
         part(0, 8),

@@ -14,7 +14,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 
-use super::{fingerprint, hex};
+use super::fingerprint;
 use crate::attest::x509pop::proof::Key;
 
 /// The CAs, each with its fingerprint.
@@ -103,7 +103,7 @@ impl Leaf {
         Ok(Self {
             key: Key::read(certificate.public_key())?,
             fingerprint: fingerprint(der),
-            serial_hex: hex(&serial[zeros..]),
+            serial_hex: identity::hex(&serial[zeros..]),
             common_name: common_name
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned),
