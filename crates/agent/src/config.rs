@@ -7,21 +7,24 @@ mod agent;
 mod k8s;
 mod plugins;
 mod sds;
-mod telemetry;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use identity::{KeyType, SpiffeId, TrustDomain};
 use runtime::{
-    config::{Problems, Section},
+    config::{Problems, Section, refuse, warn},
     log,
 };
 use zeroize::Zeroizing;
+
+pub use runtime::config::{HealthListener, Telemetry};
 
 use crate::sds::AllowList;
 
 /// SPIRE's path, which its tools and charts expect.
 const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-agent/public/api.sock";
+/// As SPIRE names its figures.
+const FIGURES: &str = "spire_agent";
 /// Beside the working directory, as in SPIRE's examples.
 const DEFAULT_DATA_DIR: &str = ".";
 /// SPIRE's interval: the server is asked for changes this often.
@@ -336,30 +339,6 @@ impl Default for WorkloadApiConfig {
     }
 }
 
-/// The figures the agent shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Telemetry {
-    /// Where Prometheus may fetch them.
-    pub prometheus: Option<SocketAddr>,
-    /// Put before every name.
-    pub prefix: String,
-    /// The label `host` on every figure.
-    pub host_label: bool,
-    /// The label `trust_domain_id` on every figure.
-    pub trust_domain_label: bool,
-}
-
-/// Health over HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthListener {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Path of the liveness probe.
-    pub live_path: String,
-    /// Path of the readiness probe.
-    pub ready_path: String,
-}
-
 impl Config {
     /// Reads `agent.conf`, HCL or JSON. With `environment`, `$NAME` and `${NAME}` stand for its values.
     ///
@@ -382,8 +361,8 @@ fn read(root: &mut Section, overrides: Overrides) -> Option<Config> {
         &mut warnings,
     );
     let plugins = plugins::read(&mut root.section("plugins"), agent.as_ref());
-    let telemetry = telemetry::read(&mut root.section("telemetry"), &mut warnings);
-    let health = telemetry::read_health(&mut root.section("health_checks"));
+    let telemetry = Telemetry::read(&mut root.section("telemetry"), FIGURES, &mut warnings);
+    let health = HealthListener::read(&mut root.section("health_checks"));
     let plugins = plugins?;
     Some(Config {
         node_attestor: plugins.node_attestor,
@@ -394,22 +373,6 @@ fn read(root: &mut Section, overrides: Overrides) -> Option<Config> {
         warnings,
         ..agent?
     })
-}
-
-/// Notes that a key is accepted and has no effect.
-fn warn(section: &mut Section, key: &str, why: &str, warnings: &mut Vec<String>) {
-    if section.has(key) {
-        section.ignore(key);
-        warnings.push(format!("{}.{key} has no effect: {why}", section.path()));
-    }
-}
-
-/// Refuses a key that SPIRE knows and this agent does not do.
-fn refuse(section: &mut Section, key: &str, instead: &str) {
-    if section.has(key) {
-        section.ignore(key);
-        section.problem(key, format_args!("not supported yet; {instead}"));
-    }
 }
 
 impl JoinToken {

@@ -25,14 +25,11 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::SystemTime};
 
 use identity::{BundleSet, SpiffeId, X509Svid};
 use runtime::{
-    Clock, Metrics, Readiness, Tasks, backoff,
+    Clock, Metrics, Probes, Readiness, Tasks, backoff,
     files::{self, FileError},
     listen::ListenError,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, watch},
-};
+use tokio::sync::{Notify, watch};
 
 use self::{
     attest::{
@@ -42,7 +39,7 @@ use self::{
     },
     cache::Cache,
     client::ServerClient,
-    config::{HealthListener, KeyManager, Telemetry},
+    config::KeyManager,
     disk::Disk,
     endpoints::uds::{PublicSocket, Services},
     svid::Rotation,
@@ -63,19 +60,9 @@ pub enum BuildError {
     /// There is no agent SVID on disk, and the node attestor has nothing to prove the node with.
     #[error(transparent)]
     Attestor(#[from] ProofError),
-    /// The public socket cannot be bound.
+    /// A listener cannot be bound.
     #[error(transparent)]
-    Socket(#[from] ListenError),
-    /// Another listener cannot be bound.
-    #[error("binding {address} for {what}: {source}")]
-    Listener {
-        /// `Prometheus` or `health checks`.
-        what: &'static str,
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-    },
+    Listen(#[from] ListenError),
     /// Reflection cannot be set up.
     #[error("setting up reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -94,8 +81,7 @@ pub struct Agent {
     disk: Option<Disk>,
     svid: watch::Receiver<Option<Arc<X509Svid>>>,
     socket: PublicSocket,
-    prometheus: Option<TcpListener>,
-    health: Option<(TcpListener, HealthListener)>,
+    probes: Probes,
     started: SystemTime,
 }
 
@@ -109,18 +95,11 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         let started = clock.now();
-        let metrics = metrics(&config);
+        let metrics = config.telemetry.metrics(config.trust_domain.as_str());
         let readiness = Readiness::new();
         prepare_folders(&config)?;
         let socket = PublicSocket::bind(&config.socket_path)?;
-        let prometheus = match config.telemetry.prometheus {
-            Some(address) => Some(bind("Prometheus", address).await?),
-            None => None,
-        };
-        let health = match config.health.clone() {
-            Some(listener) => Some((bind("health checks", listener.address).await?, listener)),
-            None => None,
-        };
+        let probes = Probes::bind(config.telemetry.prometheus, config.health.as_ref()).await?;
         let parts = Parts::assemble(&config, &clock, &metrics, &readiness)?;
         Ok(Self {
             living: parts.living,
@@ -134,8 +113,7 @@ impl Agent {
             metrics,
             readiness,
             socket,
-            prometheus,
-            health,
+            probes,
             started,
         })
     }
@@ -149,13 +127,13 @@ impl Agent {
     /// Where Prometheus may fetch figures.
     #[must_use]
     pub fn prometheus_address(&self) -> Option<SocketAddr> {
-        self.prometheus.as_ref()?.local_addr().ok()
+        self.probes.figures()
     }
 
     /// Where health is told over HTTP.
     #[must_use]
     pub fn health_address(&self) -> Option<SocketAddr> {
-        self.health.as_ref()?.0.local_addr().ok()
+        self.probes.health()
     }
 
     /// Ready after the first sync with the server, or at once when the disk knew enough.
@@ -177,13 +155,7 @@ impl Agent {
             "Starting Workload and SDS APIs"
         );
         self.metrics.gauge("started", &[]).set(1.0);
-        if let Some(listener) = self.prometheus {
-            self.metrics.serve(listener, tasks);
-        }
-        if let Some((listener, config)) = self.health {
-            let (live, ready) = (&config.live_path, &config.ready_path);
-            self.readiness.serve(listener, live, ready, tasks);
-        }
+        self.probes.serve(&self.metrics, &self.readiness, tasks);
         let services = Services {
             workloads: Workloads::living(self.living.clone()),
             attestors: Attestors::new(&self.config.workload_attestors),
@@ -357,29 +329,4 @@ fn prepare_folders(config: &Config) -> Result<(), FileError> {
         files::remove(&probe)?;
     }
     Ok(())
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, BuildError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| BuildError::Listener {
-            what,
-            address,
-            source,
-        })
-}
-
-fn metrics(config: &Config) -> Metrics {
-    let Telemetry {
-        prefix,
-        host_label,
-        trust_domain_label,
-        ..
-    } = &config.telemetry;
-    let trust_domain = config.trust_domain.as_str();
-    match (host_label, trust_domain_label) {
-        (true, false) => Metrics::new(prefix),
-        (false, false) => Metrics::with_labels(prefix, &[]),
-        (_, true) => Metrics::with_labels(prefix, &[("trust_domain_id", trust_domain)]),
-    }
 }

@@ -40,6 +40,7 @@
 mod environment;
 mod section;
 mod syntax;
+mod telemetry;
 mod value;
 
 use std::cell::RefCell;
@@ -48,6 +49,7 @@ use std::fmt;
 use std::rc::Rc;
 
 pub use section::Section;
+pub use telemetry::{HealthListener, Telemetry};
 pub use value::{Value, parse_duration};
 
 /// One mistake.
@@ -116,6 +118,22 @@ pub fn read<T>(
         (problems, Some(built)) if problems.is_empty() => Ok(built),
         (problems, None) if problems.is_empty() => Err(Problems::whole("not usable".to_owned())),
         (problems, _) => Err(Problems(problems)),
+    }
+}
+
+/// Notes that a key is accepted and has no effect.
+pub fn warn(section: &mut Section, key: &str, why: &str, warnings: &mut Vec<String>) {
+    if section.has(key) {
+        section.ignore(key);
+        warnings.push(format!("{}.{key} has no effect: {why}", section.path()));
+    }
+}
+
+/// Refuses a key that SPIRE knows and we do not.
+pub fn refuse(section: &mut Section, key: &str, instead: &str) {
+    if section.has(key) {
+        section.ignore(key);
+        section.problem(key, format_args!("not supported yet; {instead}"));
     }
 }
 

@@ -26,13 +26,16 @@ use crate::listen::Listen;
 use crate::{BoxError, RequestId, Shutdown, Tasks};
 
 pub use gate::{Entered, Full, Gate};
-use greeting::Greeted;
+use greeting::greeted;
 
 /// The longest message a service should take, in bytes; pass it to the generated `max_decoding_message_size`.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
 /// A client that has not sent HTTP/2's preface by then is closed.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long calls may go on at shutdown: a client that takes nothing of an answer would hold it up for good. Less than
+/// programs have for all of their end.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How long to wait when the process has no descriptor or memory left for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How often the same trouble at accept is logged.
@@ -88,8 +91,8 @@ impl Limits {
 ///
 /// Each request carries in its extensions a [`RequestId`], and the [`Peer`](crate::Peer) (unix) or [`TlsPeer`](crate::TlsPeer) (TLS)
 /// on the other end; it runs in a span `rpc` with the fields `request_id`, `method` and, for the service to fill in, `caller`. At
-/// shutdown no new stream is accepted, and each connection ends with its last stream: services must end theirs when
-/// [`Tasks::shutdown`] says so.
+/// shutdown no new stream is accepted, and each connection ends with its last stream, or five seconds later: services must
+/// end theirs when [`Tasks::shutdown`] says so.
 pub fn serve<L, S>(listener: L, service: S, limits: Limits, tasks: &Tasks)
 where
     L: Listen,
@@ -179,7 +182,7 @@ where
             service: self.service.clone(),
             peer: peer.clone(),
         };
-        let (stream, greeting) = Greeted::new(stream);
+        let (stream, greeting) = greeted(stream);
         let connection = self.http2.serve_connection(TokioIo::new(stream), requests);
         let mut connection = pin!(connection);
         let end = async {
@@ -197,17 +200,15 @@ where
             ended = connection.as_mut() => return log_end(ended),
             end = end => end,
         };
-        if matches!(end, End::Silent) {
-            return tracing::debug!(?peer, "closed: no HTTP/2 in time");
-        }
+        let grace = match end {
+            End::Silent => return tracing::debug!(?peer, "closed: no HTTP/2 in time"),
+            End::Shutdown => DRAIN,
+            End::Old => self.limits.age_grace,
+        };
         connection.as_mut().graceful_shutdown();
-        match end {
-            End::Silent => {}
-            End::Shutdown => log_end(connection.await),
-            End::Old => match timeout(self.limits.age_grace, connection).await {
-                Ok(ended) => log_end(ended),
-                Err(_) => tracing::debug!(?peer, "closed: too old, and its streams did not end"),
-            },
+        match timeout(grace, connection).await {
+            Ok(ended) => log_end(ended),
+            Err(_) => tracing::debug!(?peer, "closed: asked to end, its streams did not"),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod listen;
 pub mod log;
 mod metrics;
 mod pages;
+mod probes;
 pub mod process;
 mod readiness;
 mod tasks;
@@ -17,6 +18,7 @@ pub use clock::Clock;
 pub use listen::{Peer, TlsPeer};
 pub use log::RequestId;
 pub use metrics::{Call, Counter, Gauge, Metrics};
+pub use probes::Probes;
 pub use readiness::{Part, Readiness};
 pub use tasks::{RunError, Shutdown, Supervisor, Tasks};
 

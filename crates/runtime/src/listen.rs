@@ -2,6 +2,7 @@
 
 mod authority;
 mod peer;
+mod tap;
 mod tls;
 mod unix;
 
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use authority::{Authority, Shim};
 pub use peer::Peer;
+pub use tap::{Tap, Tapped};
 pub use tls::{TlsListener, TlsPeer, bind_tcp};
 pub use unix::UnixListener;
 

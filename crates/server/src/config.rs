@@ -5,7 +5,6 @@
 
 mod plugins;
 mod server;
-mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,8 +12,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use identity::{KeyType, SpiffeId, TrustDomain};
-use runtime::config::{Problems, Section};
+use runtime::config::{Problems, Section, refuse, warn};
 use runtime::log;
+
+pub use runtime::config::{HealthListener, Telemetry};
 
 /// Life of an authority: a day, as SPIRE's. Long enough for agents that were away, short enough to matter.
 const DEFAULT_CA_TTL: Duration = Duration::from_hours(24);
@@ -28,6 +29,8 @@ const DEFAULT_KEY_TYPE: KeyType = KeyType::EcP256;
 const DEFAULT_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 /// SPIRE's path, which its tools and charts expect.
 const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-server/private/api.sock";
+/// As SPIRE names its figures.
+const FIGURES: &str = "spire_server";
 /// Beside the working directory, as in SPIRE's examples.
 const DEFAULT_DATA_DIR: &str = "./.data";
 
@@ -238,30 +241,6 @@ pub struct K8sCluster {
     pub use_pod_uid_for_agent_id: bool,
 }
 
-/// The figures the server shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Telemetry {
-    /// Where Prometheus may fetch them.
-    pub prometheus: Option<SocketAddr>,
-    /// Put before every name.
-    pub prefix: String,
-    /// The label `host` on every figure.
-    pub host_label: bool,
-    /// The label `trust_domain_id` on every figure.
-    pub trust_domain_label: bool,
-}
-
-/// Health over HTTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthListener {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Path of the liveness probe.
-    pub live_path: String,
-    /// Path of the readiness probe.
-    pub ready_path: String,
-}
-
 impl Config {
     /// Reads `server.conf`, HCL or JSON. With `environment`, `$NAME` and `${NAME}` stand for its values.
     ///
@@ -288,8 +267,8 @@ fn read(root: &mut Section, overrides: Overrides) -> Option<Config> {
         |server| server.data_dir.clone(),
     );
     let plugins = plugins::read(&mut root.section("plugins"), &data_dir);
-    let telemetry = telemetry::read(&mut root.section("telemetry"), &mut warnings);
-    let health = telemetry::read_health(&mut root.section("health_checks"));
+    let telemetry = Telemetry::read(&mut root.section("telemetry"), FIGURES, &mut warnings);
+    let health = HealthListener::read(&mut root.section("health_checks"));
     let plugins = plugins?;
     Some(Config {
         data_store: plugins.data_store,
@@ -300,22 +279,6 @@ fn read(root: &mut Section, overrides: Overrides) -> Option<Config> {
         warnings,
         ..server?
     })
-}
-
-/// Notes that a key is accepted and has no effect.
-fn warn(section: &mut Section, key: &str, why: &str, warnings: &mut Vec<String>) {
-    if section.has(key) {
-        section.ignore(key);
-        warnings.push(format!("{}.{key} has no effect: {why}", section.path()));
-    }
-}
-
-/// Refuses a key that SPIRE knows and this server does not do.
-fn refuse(section: &mut Section, key: &str, instead: &str) {
-    if section.has(key) {
-        section.ignore(key);
-        section.problem(key, format_args!("not supported yet; {instead}"));
-    }
 }
 
 #[cfg(test)]

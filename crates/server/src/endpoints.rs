@@ -13,14 +13,13 @@ use std::time::Duration;
 use identity::X509Svid;
 use runtime::grpc::{self, Limits};
 use runtime::listen::{ListenError, TlsListener, UnixListener};
-use runtime::{Metrics, Readiness, Tasks};
+use runtime::{Metrics, Probes, Readiness, Tasks};
 use rustls::ServerConfig;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-use crate::config::{Config, HealthListener, TlsConfig};
+use crate::config::{Config, TlsConfig};
 
 pub(crate) use gate::{Gate, Shared};
 
@@ -37,16 +36,6 @@ pub enum EndpointError {
     /// An address or a path cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// An HTTP address cannot be had.
-    #[error("cannot listen on {address} for {purpose}: {source}")]
-    Http {
-        /// Where.
-        address: SocketAddr,
-        /// What for.
-        purpose: &'static str,
-        /// Why not.
-        source: std::io::Error,
-    },
     /// The server's SVID cannot be shown.
     #[error("the server's SVID cannot be used for TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -69,8 +58,7 @@ pub struct Addresses {
 pub(crate) struct Endpoints {
     tcp: TlsListener,
     socket: UnixListener,
-    prometheus: Option<TcpListener>,
-    health: Option<(TcpListener, HealthListener)>,
+    probes: Probes,
     tls: watch::Sender<Arc<ServerConfig>>,
     allowed: TlsConfig,
     svids: watch::Receiver<Arc<X509Svid>>,
@@ -87,25 +75,17 @@ impl Endpoints {
         let (tls, configs) = watch::channel(first);
         let tcp = TlsListener::bind(config.bind_address, configs).await?;
         let socket = UnixListener::bind(&config.socket_path, SOCKET_MODE)?;
-        let prometheus = match config.telemetry.prometheus {
-            Some(address) => Some(bind(address, "Prometheus").await?),
-            None => None,
-        };
-        let health = match &config.health {
-            Some(health) => Some((bind(health.address, "health checks").await?, health.clone())),
-            None => None,
-        };
+        let probes = Probes::bind(config.telemetry.prometheus, config.health.as_ref()).await?;
         let addresses = Addresses {
             tcp: tcp.address(),
             socket: socket.path().to_owned(),
-            prometheus: prometheus.as_ref().and_then(local),
-            health: health.as_ref().and_then(|(listener, _)| local(listener)),
+            prometheus: probes.figures(),
+            health: probes.health(),
         };
         Ok(Self {
             tcp,
             socket,
-            prometheus,
-            health,
+            probes,
             tls,
             allowed: config.tls,
             svids,
@@ -136,12 +116,7 @@ impl Endpoints {
         grpc::serve(self.tcp, gate, limits, tasks);
         let gate = Gate::new(Arc::clone(shared), local);
         grpc::serve(self.socket, gate, Limits::unix(), tasks);
-        if let Some(listener) = self.prometheus {
-            metrics.serve(listener, tasks);
-        }
-        if let Some((listener, health)) = self.health {
-            readiness.serve(listener, &health.live_path, &health.ready_path, tasks);
-        }
+        self.probes.serve(metrics, readiness, tasks);
         let following = tls::follow(self.svids, self.allowed, self.tls);
         let shutdown = tasks.shutdown();
         tasks.spawn("tls identity", async move {
@@ -152,17 +127,4 @@ impl Endpoints {
             Ok(())
         });
     }
-}
-
-async fn bind(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, EndpointError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| EndpointError::Http {
-        address,
-        purpose,
-        source,
-    })
-}
-
-fn local(listener: &TcpListener) -> Option<SocketAddr> {
-    listener.local_addr().ok()
 }

@@ -314,18 +314,8 @@ impl Prepared {
 
 /// SPIRE's `started` and the names its dashboards know.
 fn metrics(config: &Config) -> Metrics {
-    let telemetry = &config.telemetry;
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    let host = host.to_string_lossy();
     let trust_domain = config.trust_domain.as_str();
-    let mut labels = Vec::new();
-    if telemetry.host_label {
-        labels.push(("host", &*host));
-    }
-    if telemetry.trust_domain_label {
-        labels.push(("trust_domain_id", trust_domain));
-    }
-    let metrics = Metrics::with_labels(&telemetry.prefix, &labels);
+    let metrics = config.telemetry.metrics(trust_domain);
     let started = [
         ("version", env!("CARGO_PKG_VERSION")),
         ("trust_domain_id", trust_domain),

@@ -7,7 +7,7 @@ use runtime::{config::Section, log};
 
 use super::{
     Bootstrap, BundleFormat, Config, DEFAULT_CACHE_SIZE, DEFAULT_DATA_DIR, DEFAULT_SOCKET_PATH,
-    DEFAULT_SYNC_INTERVAL, JoinToken, KeyManager, NodeAttestor, Overrides, ServerAddress,
+    DEFAULT_SYNC_INTERVAL, FIGURES, JoinToken, KeyManager, NodeAttestor, Overrides, ServerAddress,
     Telemetry, WorkloadApiConfig, WorkloadAttestors, refuse, sds, warn,
 };
 
@@ -70,7 +70,7 @@ pub(super) fn read(
         jwt_svid_cache_max_size: jwt_size?,
         availability_target: availability_target?,
         keep_svids,
-        telemetry: Telemetry::default(),
+        telemetry: Telemetry::new(FIGURES),
         health: None,
         log,
         warnings: Vec::new(),

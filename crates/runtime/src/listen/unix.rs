@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 use tokio::net::{UnixSocket, UnixStream};
 
-use super::authority::Shim;
+use super::authority::{Authority, Shim};
 use super::{Listen, ListenError, Peer};
 
 /// The longest path the kernel takes (sockaddr_un, without its final NUL), in bytes.
@@ -89,7 +89,12 @@ impl Listen for UnixListener {
         loop {
             let (stream, _) = self.listener.accept().await?;
             match Peer::of(&stream) {
-                Ok(peer) => return Ok((peer.uid(), ready(Ok((Shim::new(stream), peer))))),
+                Ok(peer) => {
+                    return Ok((
+                        peer.uid(),
+                        ready(Ok((Shim::new(stream, Authority::default()), peer))),
+                    ));
+                }
                 Err(error) => tracing::debug!(%error, "a caller had gone before it was accepted"),
             }
         }

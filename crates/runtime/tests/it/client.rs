@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use http::{HeaderValue, Request, Response};
-use http_body_util::Empty;
+use http_body_util::{Empty, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::{Peer, RequestId, Tasks, TlsPeer};
@@ -63,5 +63,24 @@ impl tower::Service<Request<Body>> for WhoAsks {
         let value = HeaderValue::from_str(&peer).unwrap();
         response.headers_mut().insert("peer", value);
         ready(Ok(response))
+    }
+}
+
+/// Answers with more than any client takes unread.
+#[derive(Clone)]
+pub(crate) struct Flood;
+
+impl tower::Service<Request<Body>> for Flood {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        let much = bytes::Bytes::from(vec![0; 16 << 20]);
+        ready(Ok(Response::new(Body::new(Full::new(much)))))
     }
 }

@@ -4,13 +4,15 @@ use std::future::{Ready, pending, ready};
 use std::io;
 use std::time::Duration;
 
+use http::Request;
+use http_body_util::Empty;
 use runtime::Supervisor;
 use runtime::grpc::{Limits, serve};
 use runtime::listen::{Listen, UnixListener};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::UnixStream;
 
-use crate::client::{WhoAsks, ask, connect};
+use crate::client::{Flood, WhoAsks, ask, connect};
 
 /// A listener that gives what the test tells it to, and then nothing more.
 struct Scripted(VecDeque<io::Result<(&'static str, DuplexStream)>>);
@@ -107,6 +109,21 @@ async fn who_says_nothing_does_not_hold_up_shutdown() {
     supervisor.run(Duration::from_secs(60)).await.unwrap();
     assert_eq!(started.elapsed(), Duration::ZERO);
     drop(silent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_does_not_hold_up_shutdown_for_long() {
+    let (supervisor, tasks) = Supervisor::new();
+    let (stream, served) = pair("a");
+    serve(Scripted::of([served]), Flood, Limits::unix(), &tasks);
+    let mut client = connect(stream, &tasks).await;
+    let request = Request::get("http://localhost/");
+    let request = request.body(Empty::new()).unwrap();
+    let _unread = client.send_request(request).await.unwrap();
+    tasks.stop();
+    let started = tokio::time::Instant::now();
+    supervisor.run(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 5);
 }
 
 #[tokio::test(start_paused = true)]

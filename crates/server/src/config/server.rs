@@ -11,8 +11,8 @@ use runtime::log;
 use super::{
     CaConfig, CaSubject, Config, DEFAULT_BIND, DEFAULT_CA_TTL, DEFAULT_DATA_DIR,
     DEFAULT_JWT_SVID_TTL, DEFAULT_KEY_TYPE, DEFAULT_SOCKET_PATH, DEFAULT_X509_SVID_TTL, DataStore,
-    KeyManager, NodeAttestors, Overrides, PruneAgents, RateLimit, Telemetry, TlsConfig, refuse,
-    warn,
+    FIGURES, KeyManager, NodeAttestors, Overrides, PruneAgents, RateLimit, Telemetry, TlsConfig,
+    refuse, warn,
 };
 
 const KEY_TYPES: &[(&str, KeyType)] = &[
@@ -84,7 +84,7 @@ pub(super) fn read(
         key_manager: KeyManager::Memory,
         node_attestors: NodeAttestors::default(),
         log,
-        telemetry: Telemetry::default(),
+        telemetry: Telemetry::new(FIGURES),
         health: None,
         warnings: Vec::new(),
     })

@@ -1,6 +1,7 @@
 use http::uri::Authority as UriAuthority;
 use proptest::prelude::*;
 
+use super::field::{NAME, NAME_IN_HUFFMAN_CODE};
 use super::*;
 
 /// The first bytes of grpcio 1.85 (C-core) on a unix socket: preface, SETTINGS, WINDOW_UPDATE, HEADERS whose every field is a literal
