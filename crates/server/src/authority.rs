@@ -27,7 +27,7 @@ pub(crate) use rotator::Rotator;
 
 use crate::config::{self, Config};
 use crate::rpc::RpcError;
-use bundle::Publisher;
+use bundle::{Public, Publisher};
 use keeper::Keeper;
 use workers::Workers;
 
@@ -191,6 +191,18 @@ impl Authorities {
     /// The trust domain's bundle as it is and as it changes.
     pub(crate) fn bundle(&self) -> watch::Receiver<Arc<Bundle>> {
         self.0.bundle.watch()
+    }
+
+    /// Puts authorities of others into the bundle, all or none, and tells what it holds then.
+    pub(crate) async fn append(
+        &self,
+        x509: Vec<identity::X509Authority>,
+        jwt: Vec<identity::JwtAuthority>,
+    ) -> Result<Arc<Bundle>, BundleWriteError> {
+        let x509 = x509.into_iter().map(Public::X509);
+        let jwt = jwt.into_iter().map(Public::Jwt);
+        self.0.bundle.append(x509.chain(jwt).collect()).await?;
+        Ok(self.0.bundle.latest())
     }
 
     /// The server's own SVID as it is and as it is renewed.

@@ -43,23 +43,36 @@ impl Publisher {
         if contains(&self.latest(), &authority) {
             return Ok(());
         }
-        self.edit(move |bundle| add(bundle, authority)).await
+        let add = move |bundle: &mut Bundle| {
+            add(bundle, authority);
+            Ok(())
+        };
+        self.edit(add).await
+    }
+
+    /// Puts authorities of others in, all or none; what is there stays as it is.
+    pub(super) async fn append(&self, authorities: Vec<Public>) -> Result<(), BundleWriteError> {
+        self.edit(move |bundle| {
+            let mut authorities = authorities.into_iter();
+            authorities.try_for_each(|authority| append(bundle, authority))
+        })
+        .await
     }
 
     /// Takes out what expired long ago.
     pub(super) async fn prune(&self, now: SystemTime) -> Result<(), BundleWriteError> {
-        self.edit(move |bundle| prune(bundle, now)).await
+        let prune = move |bundle: &mut Bundle| {
+            prune(bundle, now);
+            Ok(())
+        };
+        self.edit(prune).await
     }
 
     async fn edit(
         &self,
-        edit: impl FnOnce(&mut Bundle) + Send + 'static,
+        edit: impl FnOnce(&mut Bundle) -> Result<(), String> + Send + 'static,
     ) -> Result<(), BundleWriteError> {
-        let edited = self.store.edit_bundle(&self.trust_domain, move |bundle| {
-            edit(bundle);
-            Ok(())
-        });
-        let edited = edited.await?;
+        let edited = self.store.edit_bundle(&self.trust_domain, edit).await?;
         // Two edits may end here in the other order than they were written.
         self.latest.send_if_modified(|latest| {
             let newer = edited.sequence > latest.sequence;
@@ -96,6 +109,21 @@ fn add(bundle: &mut Bundle, authority: Public) {
         Public::X509(one) => bundle.x509_authorities.push(one),
         Public::Jwt(one) => bundle.jwt_authorities.push(one),
     }
+}
+
+/// As [`add`], but tokens of the key that is there must not become another's.
+fn append(bundle: &mut Bundle, authority: Public) -> Result<(), String> {
+    if let Public::Jwt(one) = &authority {
+        let there = bundle.jwt_authority(&one.key_id);
+        if there.is_some_and(|there| there.public_key != one.public_key) {
+            return Err(format!(
+                "the bundle holds another key with the key ID {:?}; give this one an ID of its own",
+                one.key_id
+            ));
+        }
+    }
+    add(bundle, authority);
+    Ok(())
 }
 
 /// When the first authority is to be taken out; `None` when none will be.

@@ -1,5 +1,6 @@
 //! `spire.api.server.bundle.v1`: the trust domain's bundle for whoever asks, and those of federated ones.
 
+mod append;
 mod federated;
 
 use identity::TrustDomain;
@@ -37,8 +38,7 @@ impl Bundle for BundleService {
         request: Request<GetBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
         let bundle = self.authorities.bundle();
-        let mut bundle = types::Bundle::from(&**bundle.borrow());
-        convert::mask_bundle(&mut bundle, request.get_ref().output_mask.as_ref());
+        let bundle = wire(&bundle.borrow(), request.get_ref().output_mask.as_ref());
         Ok(Response::new(bundle))
     }
 
@@ -53,9 +53,9 @@ impl Bundle for BundleService {
 
     async fn append_bundle(
         &self,
-        _: Request<AppendBundleRequest>,
+        request: Request<AppendBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
-        Err(later("appending to the bundle"))
+        Ok(Response::new(self.append(request.into_inner()).await?))
     }
 
     async fn publish_jwt_authority(
@@ -125,6 +125,13 @@ impl Bundle for BundleService {
             self.delete_federated(request.into_inner()).await?,
         ))
     }
+}
+
+/// A bundle as the caller wants to see it.
+fn wire(bundle: &identity::Bundle, mask: Option<&types::BundleMask>) -> types::Bundle {
+    let mut bundle = types::Bundle::from(bundle);
+    convert::mask_bundle(&mut bundle, mask);
+    bundle
 }
 
 fn later(what: &str) -> Status {

@@ -1,10 +1,14 @@
 //! `spire.api.server.bundle.v1`: the trust domain's own bundle.
 
+use std::time::{Duration, UNIX_EPOCH};
+
+use ca::{CaSpec, Subject};
+use identity::{KeyType, PrivateKey, TrustDomain};
 use proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use proto::spire::api::server::bundle::v1::{
     AppendBundleRequest, CountBundlesRequest, GetBundleRequest,
 };
-use proto::spire::api::types::{Bundle, BundleMask};
+use proto::spire::api::types::{Bundle, BundleMask, JwtKey, X509Certificate};
 use testkit::TestServer;
 use tonic::Code;
 
@@ -59,12 +63,102 @@ async fn the_own_bundle_counts() {
     assert_eq!(answer.into_inner().count, 1);
 }
 
+/// A foreign CA, and a key to mint JWT-SVIDs with.
+fn foreign() -> (X509Certificate, JwtKey) {
+    let key = || PrivateKey::generate(KeyType::EcP256).unwrap();
+    let spec = CaSpec {
+        trust_domain: &TrustDomain::new("example.org").unwrap(),
+        subject: Subject::ca(),
+        ttl: Duration::from_secs(3600),
+    };
+    let authority = ca::X509Authority::self_signed(
+        key(),
+        &spec,
+        UNIX_EPOCH + Duration::from_secs(2_000_000_000),
+    );
+    let authority = authority.unwrap();
+    let x509 = X509Certificate {
+        asn1: authority.certificate().der().to_vec().into(),
+        tainted: false,
+    };
+    let jwt = JwtKey {
+        key_id: "foreign".into(),
+        public_key: key().public_key_spki().to_vec().into(),
+        ..JwtKey::default()
+    };
+    (x509, jwt)
+}
+
+fn appending(x509: Option<X509Certificate>, jwt: Option<JwtKey>) -> AppendBundleRequest {
+    AppendBundleRequest {
+        x509_authorities: x509.into_iter().collect(),
+        jwt_authorities: jwt.into_iter().collect(),
+        ..AppendBundleRequest::default()
+    }
+}
+
 #[tokio::test]
-async fn what_is_not_offered_yet_says_so() {
+async fn authorities_of_others_are_appended_once() {
     let server = TestServer::start().await;
     let mut bundles = BundleClient::new(server.local());
-    let append = bundles.append_bundle(AppendBundleRequest::default()).await;
-    let status = append.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().ends_with("not offered yet"), "{status}");
+    let before = get(&server, None).await;
+    let (x509, jwt) = foreign();
+    let request = appending(Some(x509.clone()), Some(jwt.clone()));
+    let answer = bundles.append_bundle(request.clone()).await.unwrap();
+    let answer = answer.into_inner();
+    assert_eq!(answer.x509_authorities[1..], [x509]);
+    assert_eq!(answer.jwt_authorities[1..], [jwt]);
+    assert_eq!(answer.sequence_number, before.sequence_number + 1);
+    assert_eq!(get(&server, None).await, answer);
+
+    let again = bundles.append_bundle(request.clone()).await.unwrap();
+    assert_eq!(again.into_inner(), answer, "once more changes nothing");
+    let masked = AppendBundleRequest {
+        output_mask: Some(BundleMask::default()),
+        ..request
+    };
+    let masked = bundles.append_bundle(masked).await.unwrap().into_inner();
+    assert_eq!(
+        (masked.x509_authorities.len(), masked.sequence_number),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn what_could_not_sign_is_not_appended() {
+    let server = TestServer::start().await;
+    let before = get(&server, None).await;
+    let (x509, jwt) = foreign();
+    let leaf = X509Certificate {
+        asn1: server
+            .mint(&server.id("/workload"))
+            .await
+            .leaf()
+            .der()
+            .to_vec()
+            .into(),
+        tainted: false,
+    };
+    let junk = JwtKey {
+        public_key: vec![1].into(),
+        ..jwt.clone()
+    };
+    let own = JwtKey {
+        key_id: before.jwt_authorities[0].key_id.clone(),
+        ..jwt
+    };
+    for (request, code) in [
+        (appending(None, None), Code::InvalidArgument),
+        (appending(Some(leaf), None), Code::InvalidArgument),
+        (
+            appending(Some(x509.clone()), Some(junk)),
+            Code::InvalidArgument,
+        ),
+        (appending(Some(x509), Some(own)), Code::FailedPrecondition),
+    ] {
+        let mut bundles = BundleClient::new(server.local());
+        let status = bundles.append_bundle(request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert_eq!(get(&server, None).await, before, "all or none");
+    }
 }

@@ -219,17 +219,19 @@ fn parts(item: Item) -> (Option<types::Status>, Option<types::Bundle>) {
     }
 }
 
-fn refused(error: BundleWriteError) -> RpcError {
+pub(super) fn refused(error: BundleWriteError) -> RpcError {
     let text = error.to_string();
     match error {
         BundleWriteError::NotFound => RpcError::NotFound(text),
         BundleWriteError::Exists => RpcError::AlreadyExists(text),
-        BundleWriteError::InUse(_) => RpcError::FailedPrecondition(text),
+        BundleWriteError::InUse(_) | BundleWriteError::Refused(_) => {
+            RpcError::FailedPrecondition(text)
+        }
         BundleWriteError::Store(error) => error.into(),
         _ => RpcError::internal("the bundle cannot be written", error),
     }
 }
 
-fn invalid(error: FieldError) -> RpcError {
+pub(super) fn invalid(error: FieldError) -> RpcError {
     RpcError::InvalidArgument(error.to_string())
 }
