@@ -1,6 +1,8 @@
 # Signet's doors. `make demo` shows what it does, `make test` is everything CI runs.
-.PHONY: demo demo-k8s test lint fmt docs bench tools lint-tools test-tools envoy controlplane helm manifests image
+.PHONY: demo demo-k8s test lint fmt docs bench fuzz tools lint-tools test-tools envoy controlplane helm manifests image
 export RUSTDOCFLAGS = -D warnings
+# The packages of fuzz targets. Nothing is linked to check them, so libFuzzer's C++ is not built.
+fuzzers := $(patsubst crates/%/fuzz,%-fuzz,$(wildcard crates/*/fuzz))
 target := $(or $(CARGO_TARGET_DIR),target)
 
 demo: tools envoy
@@ -20,6 +22,7 @@ test: test-tools envoy controlplane helm lint docs
 lint: lint-tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	CUSTOM_LIBFUZZER_PATH=$(abspath Cargo.toml) cargo clippy $(fuzzers:%=-p %) --features fuzz -- -D warnings
 
 fmt:
 	cargo fmt --all
@@ -31,6 +34,11 @@ docs:
 bench: tools
 	cargo build --release --workspace --bins
 	SIGNET_BIN=$(target)/release/signet $(target)/release/bench $(ROWS)
+
+# Each fuzz target for some seconds, with nightly Rust and cargo-fuzz. `make fuzz SECONDS=600 TARGETS=ca_csr` for one.
+SECONDS ?= 20
+fuzz:
+	@e2e/tools/fuzz $(SECONDS) $(TARGETS)
 
 # What has to be on the machine; each missing tool is named with how to get it.
 tools:

@@ -16,6 +16,9 @@ fuzz_target!(|text: &str| {
     let below = text.replace('\n', "");
     if let Ok(found) = locate(&format!("0::/kubepods/burstable/pod{UID}/{id}/{below}")) {
         let found = found.unwrap();
-        assert_eq!((found.pod_uid.as_str(), found.id.as_deref()), (UID, Some(id.as_str())));
+        assert_eq!(
+            (found.pod_uid.as_str(), found.id.as_deref()),
+            (UID, Some(id.as_str()))
+        );
     }
 });

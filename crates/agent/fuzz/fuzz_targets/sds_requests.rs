@@ -10,8 +10,8 @@ use agent::sds::{DeltaSecrets, Options, Secrets, StreamSecrets};
 use agent::workloads::{Identity, WorkloadView};
 use ca::{CaSpec, LeafSpec, PublicKey, Subject, X509Authority};
 use identity::{
-    Bundle, Certificate, EntryId, KeyType, PrivateKey, RegistrationEntry, Selectors, SpiffeId,
-    TrustDomain, X509Svid,
+    Bundle, Certificate, EntryId, KeyType, PrivateKey, RegistrationEntry, SpiffeId, TrustDomain,
+    X509Svid,
 };
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
@@ -79,25 +79,8 @@ static SECRETS: LazyLock<Arc<Secrets>> =
     LazyLock::new(|| Arc::new(Secrets::new(Options::default())));
 
 fn entry(id: &SpiffeId) -> RegistrationEntry {
-    RegistrationEntry {
-        id: EntryId::new("web").unwrap(),
-        spiffe_id: id.clone(),
-        parent_id: id.clone(),
-        selectors: Selectors::default(),
-        x509_svid_ttl: None,
-        jwt_svid_ttl: None,
-        federates_with: BTreeSet::new(),
-        admin: false,
-        downstream: false,
-        expires_at: None,
-        dns_names: Vec::new(),
-        revision: 0,
-        store_svid: false,
-        hint: String::new(),
-        created_at: UNIX_EPOCH,
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
-    }
+    let name = EntryId::new("web").unwrap();
+    RegistrationEntry::new(name, id.clone(), id.clone(), UNIX_EPOCH)
 }
 
 fn name_of(any: &[u8]) -> String {

@@ -12,5 +12,9 @@ fuzz_target!(|text: &str| {
     if let Ok(selector) = Selector::parse(text) {
         assert_eq!(selector.to_string(), text);
     }
-    let _ = (TrustDomain::parse(text), EntryId::new(text), check_dns_name(text));
+    let _ = (
+        TrustDomain::parse(text),
+        EntryId::new(text),
+        check_dns_name(text),
+    );
 });

@@ -10,7 +10,11 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     let own = TrustDomain::new("example.org").unwrap();
     for pattern in parse_allow(text, &own).unwrap_or_default() {
-        if let Pattern::Under { trust_domain, prefix } = pattern {
+        if let Pattern::Under {
+            trust_domain,
+            prefix,
+        } = pattern
+        {
             // A prefix without its slash would let `/ns/shop-evil` in for `/ns/shop`.
             assert!(prefix.ends_with('/'));
             assert!(prefix.starts_with(&format!("spiffe://{trust_domain}/")));
@@ -22,6 +26,11 @@ fuzz_target!(|text: &str| {
         assert!(ports.insert(upstream.local_port));
         assert!(!upstream.peers.is_empty());
         assert!(upstream.peers.iter().all(|peer| !peer.path().is_empty()));
-        assert!(upstream.host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)));
+        assert!(
+            upstream
+                .host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+        );
     }
 });

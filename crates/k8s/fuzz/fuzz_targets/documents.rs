@@ -11,7 +11,10 @@ fuzz_target!(|text: &str| {
     let Ok((out, reports)) = run(text, Action::Inject, "default", &Rules::default()) else {
         return;
     };
-    if !reports.iter().any(|report| matches!(report.verdict, Verdict::Injected(_))) {
+    if !reports
+        .iter()
+        .any(|report| matches!(report.verdict, Verdict::Injected(_)))
+    {
         assert_eq!(out, text);
     }
     // What was written can be read, and needs nothing more.
