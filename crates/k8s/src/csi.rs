@@ -4,6 +4,7 @@
 //! read-only; the folder's own rules stay what the agent made them.
 
 mod driver;
+mod label;
 mod mounts;
 mod registration;
 mod target;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
+pub use label::{Label, LabelError};
 pub use mounts::{Health, MountError, Mounts, Usage};
 pub use target::TargetError;
 
@@ -52,6 +54,8 @@ pub struct Config {
     pub pods_dir: PathBuf,
     /// The agent's folder, which pods get to see.
     pub workload_api_socket_dir: PathBuf,
+    /// How the agent's folder is labelled for SELinux, if at all.
+    pub selinux: Option<Label>,
     /// Where health is told over HTTP.
     pub health: Option<SocketAddr>,
     /// Where figures are told over HTTP.
@@ -71,6 +75,9 @@ pub enum BuildError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The agent's folder cannot be labelled.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// A listener cannot be set up.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -99,9 +106,11 @@ impl Csi {
         let mounts = Mounts::new(
             config.workload_api_socket_dir.clone(),
             config.pods_dir.clone(),
-        );
+        )
+        .labelled(config.selinux.clone());
         let (pods, name) = (config.pods_dir.clone(), config.driver_name.clone());
         mounts.adopt(published(&pods, &name));
+        mounts.label()?;
         let metrics = Metrics::new("signet_csi");
         let readiness = Readiness::new();
         let registered = readiness.part("registration");

@@ -176,7 +176,9 @@ impl Driver {
             tracing::warn!(%error, "a volume call fails");
             match &error {
                 MountError::Target(_) => Status::invalid_argument(error.to_string()),
-                MountError::NoParent(_) => Status::failed_precondition(error.to_string()),
+                MountError::Label(_) | MountError::NoParent(_) => {
+                    Status::failed_precondition(error.to_string())
+                }
                 MountError::NoSource { .. } => Status::unavailable(error.to_string()),
                 MountError::System { .. } => Status::internal(error.to_string()),
             }

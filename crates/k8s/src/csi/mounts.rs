@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::label::{Label, LabelError};
 use super::target::{Place, Target, TargetError};
 
 /// More mounts than this on top of each other are nobody's doing but a fault's.
@@ -37,6 +38,9 @@ pub enum MountError {
         /// What the system said.
         error: Errno,
     },
+    /// The agent's folder cannot be labelled.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// The system refuses.
     #[error("cannot {what} {path}: {error}")]
     System {
@@ -76,6 +80,7 @@ pub struct Usage {
 pub struct Mounts {
     source: PathBuf,
     pods: PathBuf,
+    label: Option<Label>,
     /// The volumes that are published.
     published: Mutex<BTreeSet<PathBuf>>,
 }
@@ -87,8 +92,29 @@ impl Mounts {
         Self {
             source,
             pods,
+            label: None,
             published: Mutex::new(BTreeSet::new()),
         }
+    }
+
+    /// With the agent's folder labelled for SELinux before it is shown.
+    #[must_use]
+    pub fn labelled(self, label: Option<Label>) -> Self {
+        Self { label, ..self }
+    }
+
+    /// Labels the agent's folder, if it is there and that was asked for.
+    ///
+    /// # Errors
+    /// When it cannot be labelled.
+    pub fn label(&self) -> Result<(), LabelError> {
+        self.source()
+            .map_or(Ok(()), |source| self.put_label(&source))
+    }
+
+    fn put_label(&self, source: &Place) -> Result<(), LabelError> {
+        let put = |label: &Label| label.put(&source.link(), &self.source);
+        self.label.as_ref().map_or(Ok(()), put)
     }
 
     /// Makes the agent's folder visible at `path`. Once more changes nothing, unless the folder was made anew.
@@ -100,6 +126,7 @@ impl Mounts {
         let target = Target::find(&self.pods, path)?;
         let target = target.ok_or_else(|| MountError::NoParent(path.to_owned()))?;
         let source = self.source()?;
+        self.put_label(&source)?;
         match mkdirat(
             target.parent(),
             target.name.as_os_str(),

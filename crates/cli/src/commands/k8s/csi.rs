@@ -34,6 +34,9 @@ pub(crate) struct Csi {
     /// The folder of the agent's socket
     #[arg(long, value_name = "PATH", default_value = "/run/spire/agent-sockets")]
     workload_api_socket_dir: PathBuf,
+    /// Label that folder, and what is in it, for SELinux: a type such as container_file_t, or a whole context
+    #[arg(long, value_name = "CONTEXT")]
+    selinux_context: Option<csi::Label>,
     /// Where health is told over HTTP: /live, /ready
     #[arg(long, value_name = "ADDRESS")]
     health_address: Option<SocketAddr>,
@@ -68,6 +71,7 @@ impl Csi {
             registration_dir: self.registration_dir,
             pods_dir: self.pods_dir,
             workload_api_socket_dir: self.workload_api_socket_dir,
+            selinux: self.selinux_context,
             health: self.health_address,
             metrics: self.metrics_address,
         };
