@@ -119,25 +119,6 @@ impl Release {
         Ok(objects.len())
     }
 
-    /// Writes the server's trust bundle into the ConfigMap from which agents start, by hand: the controller does not yet
-    /// keep it, whatever the chart tells it.
-    ///
-    /// # Errors
-    /// When the server does not answer in time.
-    pub async fn publish_bundle(&self, cluster: &Cluster) -> Result<()> {
-        let bundle = wait::within(READY_BOUND, "the server's bundle", || async {
-            self.server_cli(&["bundle", "show"]).await.map(Some)
-        })
-        .await?;
-        cluster
-            .apply(&json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"namespace": NAMESPACE, "name": "spire-bundle"},
-                "data": {"bundle.crt": bundle},
-            }))
-            .await
-    }
-
     /// Waits until every pod of the release is ready; tells their names.
     ///
     /// # Errors

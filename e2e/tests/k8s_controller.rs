@@ -126,8 +126,9 @@ impl Stage {
     fn controller(&self, name: &str, more: &str) -> Result<Process> {
         let socket = self.domain.server_socket();
         let text = format!(
-            "apiVersion: spire.spiffe.io/v1alpha1\nkind: ControllerManagerConfig\nclusterName: production\ntrustDomain: example.org\nclusterDomain: cluster.local\nspireServerSocketPath: {}\n{more}",
-            socket.display()
+            "apiVersion: spire.spiffe.io/v1alpha1\nkind: ControllerManagerConfig\nclusterName: production\ntrustDomain: example.org\nclusterDomain: cluster.local\nspireServerSocketPath: {}\nwebhook: {{port: {}}}\n{more}",
+            socket.display(),
+            e2e::ports::free()?
         );
         let config = self.domain.write(&format!("{name}.yaml"), &text)?;
         let args = [

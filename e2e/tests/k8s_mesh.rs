@@ -20,7 +20,6 @@ async fn k1_one_annotation_gives_an_identity_and_an_envoy() -> Result<()> {
     release
         .install(&cluster, &release::values(TRUST_DOMAIN))
         .await?;
-    release.publish_bundle(&cluster).await?;
     release.ready(&cluster).await?;
 
     shop::open(&cluster, "restricted").await?;

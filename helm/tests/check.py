@@ -155,6 +155,11 @@ class Checks:
             ("wildcard", {**role, "rules": [{"apiGroups": ["*"], "resources": ["pods"], "verbs": ["get"]}]}, lambda one: policy.problems([one])),
             ("secrets", {**role, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]}, lambda one: policy.problems([one])),
             ("writes", {**role, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["delete"]}]}, lambda one: policy.problems([one])),
+            (
+                "config maps",
+                {**role, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create"]}]},
+                lambda one: policy.problems([one]),
+            ),
             ("hook", {**role, "rules": [], "metadata": {"name": "x", "annotations": {"helm.sh/hook": "pre-install"}}}, lambda one: policy.problems([one])),
         ]:
             if not check(document):

@@ -1,5 +1,6 @@
 """What rendered objects may never be, whatever the values."""
 
+import json
 import re
 
 RESTRICTED = {"signet-injector", "spire-server"}
@@ -13,6 +14,9 @@ CLUSTER_WRITES = {
     ("spire.spiffe.io", "clusterfederatedtrustdomains/status"): False,
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): True,
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): True,
+    ("", "configmaps"): True,
+    ("certificates.k8s.io", "clustertrustbundles"): True,
+    ("certificates.k8s.io", "signers"): True,
 }
 READS = {"get", "list", "watch"}
 
@@ -35,7 +39,7 @@ def problems(documents):
         check = CHECKS.get(document["kind"])
         if check:
             found += [f"{name(document)}: {problem}" for problem in check(document)]
-    found += [*budgets(documents), *references(documents)]
+    found += [*budgets(documents), *references(documents), *bundle_rights(documents)]
     return found
 
 
@@ -56,8 +60,8 @@ def grant(document, rule, group, resource):
         yield f"may touch {resource}"
     if document["kind"] == "Role":
         return
-    if resource == "configmaps":
-        yield "may touch configmaps cluster-wide"
+    if resource == "configmaps" and not rule.get("resourceNames"):
+        yield "may touch every config map"
     if set(rule["verbs"]) - READS:
         if (group, resource) not in CLUSTER_WRITES:
             yield f"may write {resource} cluster-wide"
@@ -163,6 +167,37 @@ def references(documents):
         for subject in document.get("subjects", []):
             if subject["name"] != "default" and ("ServiceAccount", subject["namespace"], subject["name"]) not in there:
                 yield f"{name(document)}: subject {subject['name']} is missing"
+
+
+def bundle_rights(documents):
+    """The controller may write the objects that its configuration tells it to, by name, and no others of their kinds."""
+    for document in documents:
+        text = (document.get("data") or {}).get("controller.yaml")
+        if text is None:
+            continue
+        bundle = (json.loads(text).get("signet") or {}).get("bundle") or {}
+        trust = bundle.get("clusterTrustBundle") or {}
+        signer = trust.get("signerName")
+        expected = set()
+        if bundle:
+            where = "everywhere" if "namespaceSelector" in bundle else bundle["namespace"]
+            expected.add((where, "configmaps", bundle["configMap"]))
+        if trust:
+            prefix = signer.replace("/", ":") + ":" if signer else ""
+            expected.add(("everywhere", "clustertrustbundles", prefix + trust["name"]))
+        if signer:
+            expected.add(("everywhere", "signers", signer))
+        granted = {
+            (role["metadata"].get("namespace", "everywhere"), resource, named)
+            for role in documents
+            if role["kind"] in ("Role", "ClusterRole")
+            for rule in role["rules"]
+            for resource in rule.get("resources", [])
+            if resource in ("configmaps", "clustertrustbundles", "signers")
+            for named in rule.get("resourceNames", [None])
+        }
+        if granted != expected:
+            yield f"{name(document)}: bundles {sorted(map(str, expected))}, and granted are {sorted(map(str, granted))}"
 
 
 CHECKS = {

@@ -5,10 +5,8 @@
 //! * [`server`] serves handlers by path, within limits.
 //! * [`serving`] gets the certificate: from the Workload API, or minted by the server. It is held in memory only.
 //! * [`ca_bundle`] keeps the roots in the webhook configurations.
-//! * [`custom`] has the handlers for the custom resources.
 
 pub mod ca_bundle;
-pub mod custom;
 pub mod review;
 pub mod server;
 pub mod serving;

@@ -15,3 +15,4 @@ pub mod state;
 pub mod template;
 pub mod validate;
 mod watch;
+mod webhook;

@@ -74,6 +74,17 @@ pub fn elect(
     receiver
 }
 
+/// Waits for leadership to change; for ever where there is no election.
+pub(crate) async fn changed(leads: Option<&mut watch::Receiver<bool>>) {
+    let ended = match leads {
+        Some(leads) => leads.changed().await.is_err(),
+        None => true,
+    };
+    if ended {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Where the Lease is kept.
 trait Leases: Send + Sync + 'static {
     fn get(&self, name: &str) -> impl Future<Output = Result<Option<Lease>, kube::Error>> + Send;

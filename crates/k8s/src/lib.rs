@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod api_server;
+pub mod bundle;
 mod config_file;
 pub mod controller;
 pub mod csi;

@@ -1,6 +1,7 @@
 //! The way to the server: gRPC over its private unix socket, where the caller is an administrator.
 
 mod batch;
+mod bundles;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

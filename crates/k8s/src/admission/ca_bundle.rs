@@ -6,6 +6,7 @@
 
 mod roots;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -284,6 +285,17 @@ fn ours<'a>(object: &'a Value, hosts: &'a [String]) -> impl Iterator<Item = (&'a
         let name = webhook.get("name")?.as_str()?;
         hosts.contains(&host).then_some((name, webhook))
     })
+}
+
+/// The names that the API server wants in the certificates of a configuration's webhooks.
+#[must_use]
+pub fn hosts(object: &Value) -> Vec<String> {
+    let webhooks = object.get("webhooks").and_then(Value::as_array);
+    let hosts = webhooks.into_iter().flatten();
+    let hosts: BTreeSet<String> = hosts
+        .filter_map(|webhook| host(webhook.get("clientConfig")?))
+        .collect();
+    hosts.into_iter().collect()
 }
 
 /// The name that the API server wants in the certificate.

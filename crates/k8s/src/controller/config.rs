@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use regex::Regex;
-use serde_json::Value as Json;
 
 use super::template::{Scope, Template};
+use crate::bundle::config as bundle;
 
 pub use read::read;
 
@@ -49,8 +49,8 @@ pub struct Config {
     pub mass_delete: MassDelete,
     /// Namespaces whose pods are watched; all when empty.
     pub cache_namespaces: Vec<String>,
-    /// What else stands in the block `signet`, for the publishers of the trust bundle.
-    pub bundle: Option<Json>,
+    /// Where the trust bundle is published, if anywhere.
+    pub bundle: Option<bundle::Config>,
 }
 
 /// Which resources are handled.
@@ -113,9 +113,7 @@ pub struct Webhook {
     /// The ValidatingWebhookConfiguration whose `caBundle` is kept.
     pub configuration: String,
     /// The address that is served.
-    pub host: Option<String>,
-    /// Its port.
-    pub port: u16,
+    pub address: SocketAddr,
 }
 
 /// When deletes are held back: more than `percent` of the own entries at once, and more than `at_least`, while their pods still run.

@@ -11,7 +11,7 @@ use identity::{EntryError, EntryId, RegistrationEntry, Selectors, SpiffeId, Trus
 
 pub use pod::{Node, Pod, PodError, render};
 pub use rule::Rule;
-pub(in crate::controller) use rule::read_selector;
+pub(crate) use rule::read_selector;
 pub use static_entry::static_entry;
 
 /// What makes two entries the same one to a server.

@@ -20,11 +20,19 @@ pub(super) const NAME: &str = "signet-controller";
 /// The longest note of an Event.
 const MAX_NOTE: usize = 1000;
 
+/// Writes Events in the name of `identity`, this process among its replicas.
+pub(super) fn recorder(client: &Client, identity: String) -> Recorder {
+    let reporter = Reporter {
+        controller: NAME.to_owned(),
+        instance: Some(identity),
+    };
+    Recorder::new(client.clone(), reporter)
+}
+
 /// Writes what comes.
 pub(super) struct Publisher {
     pub(super) client: Client,
-    /// This process among its replicas.
-    pub(super) identity: String,
+    pub(super) recorder: Recorder,
     pub(super) updates: mpsc::Receiver<StatusUpdate>,
     pub(super) unwritten: HashMap<Kind, mpsc::UnboundedSender<String>>,
     pub(super) metrics: Metrics,
@@ -32,11 +40,6 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) async fn run(mut self, shutdown: Shutdown) -> Result<(), BoxError> {
-        let reporter = Reporter {
-            controller: NAME.to_owned(),
-            instance: Some(self.identity.clone()),
-        };
-        let recorder = Recorder::new(self.client.clone(), reporter);
         loop {
             let update = tokio::select! {
                 update = self.updates.recv() => update,
@@ -44,7 +47,7 @@ impl Publisher {
             };
             let Some(update) = update else { return Ok(()) };
             if self.write(&update).await {
-                self.tell(&recorder, &update).await;
+                self.tell(&update).await;
             } else if let Some(unwritten) = self.unwritten.get(&update.kind) {
                 let _ = unwritten.send(update.uid);
             }
@@ -78,7 +81,7 @@ impl Publisher {
         }
     }
 
-    async fn tell(&self, recorder: &Recorder, update: &StatusUpdate) {
+    async fn tell(&self, update: &StatusUpdate) {
         let Some((warning, reason, message)) = &update.event else {
             return;
         };
@@ -93,7 +96,7 @@ impl Publisher {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = recorder.publish(&event, &reference(update)).await {
+        if let Err(error) = self.recorder.publish(&event, &reference(update)).await {
             self.metrics
                 .counter("kubernetes_errors", &[("call", "event")])
                 .increment();

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::config::Config;
 use super::lint::Counts;
 use super::state::{Event, State, StatusUpdate};
+use crate::lease;
 use crate::signet::Signet;
 
 /// How long a turn looks at pods.
@@ -155,22 +156,12 @@ impl Reconciler {
             let next = self.pause.or_else(|| times.into_iter().flatten().min());
             due = due.min(next.unwrap_or(due));
         }
-        let leads = self.parts.leads.as_mut();
-        let changed = async {
-            let ended = match leads {
-                Some(leads) => leads.changed().await.is_err(),
-                None => true,
-            };
-            if ended {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             event = self.parts.events.recv() => match event {
                 Some(event) => self.state.take(event, Instant::now()),
                 None => return false,
             },
-            () = changed => {}
+            () = lease::changed(self.parts.leads.as_mut()) => {}
             () = tokio::time::sleep_until(due) => {}
         }
         true

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kube::Client;
+use kube::runtime::events::Recorder;
 use runtime::listen::bind_tcp;
 use runtime::{BoxError, Clock, Metrics, Readiness, Tasks};
 use tokio::sync::{mpsc, watch as watched};
@@ -11,10 +12,12 @@ use tokio::sync::{mpsc, watch as watched};
 use super::config::Config;
 use super::federation::Federator;
 use super::lint::Counts;
-use super::publish::Publisher;
+use super::publish::{self, Publisher};
 use super::reconcile::{Parts, Reconciler};
 use super::state::{Event, Kind, StatusUpdate};
 use super::watch;
+use super::webhook::Webhook;
+use crate::bundle;
 use crate::lease::{self, LeaseConfig};
 use crate::signet::Signet;
 
@@ -35,6 +38,8 @@ pub struct Options {
     pub readiness: Readiness,
     /// The time.
     pub clock: Clock,
+    /// Whether custom resources are admitted.
+    pub webhooks: bool,
 }
 
 /// What the rest of the program may hang on to.
@@ -55,31 +60,29 @@ pub struct Running {
 pub async fn start(mut options: Options, tasks: &Tasks) -> Result<Running, BoxError> {
     find_cluster_domain(&mut options.config).await;
     serve_pages(&options, tasks).await?;
-    let config = Arc::new(options.config);
+    let config = Arc::new(options.config.clone());
     tracing::info!(
         trust_domain = %config.scope.trust_domain, cluster = config.scope.cluster_name, entries = %config.ownership,
         class = config.class.name, "controller starts"
     );
-    let election = &config.leader_election;
-    let leads = election.enabled.then(|| {
-        let lease = LeaseConfig {
-            namespace: election
-                .namespace
-                .clone()
-                .unwrap_or_else(|| options.client.default_namespace().to_owned()),
-            name: election.name.clone(),
-            identity: options.identity.clone(),
-            duration: election.lease,
-            renew_deadline: election.renew_deadline,
-            retry: election.retry,
-        };
-        lease::elect(options.client.clone(), lease, options.clock.clone(), tasks)
-    });
     let running = Running {
-        leads,
+        leads: elect(&options, tasks),
         signet: Signet::new(&config.server_socket),
         counts: Counts::default(),
     };
+    if options.webhooks {
+        let webhook = Webhook {
+            config: config.clone(),
+            counts: running.counts.clone(),
+            client: options.client.clone(),
+            metrics: options.metrics.clone(),
+            readiness: options.readiness.clone(),
+            clock: options.clock.clone(),
+        };
+        webhook.start(tasks).await?;
+    }
+    let recorder = publish::recorder(&options.client, options.identity.clone());
+    publish_bundle(&options, &running, &recorder, tasks);
     let mut program = Program {
         config,
         client: options.client,
@@ -97,13 +100,49 @@ pub async fn start(mut options: Options, tasks: &Tasks) -> Result<Running, BoxEr
     }
     let publisher = Publisher {
         client: program.client,
-        identity: options.identity,
+        recorder,
         updates,
         unwritten: program.unwritten,
         metrics: program.metrics,
     };
     tasks.spawn("status writer", publisher.run(tasks.shutdown()));
     Ok(running)
+}
+
+/// Whether this process leads, where there is an election.
+fn elect(options: &Options, tasks: &Tasks) -> Option<watched::Receiver<bool>> {
+    let election = &options.config.leader_election;
+    election.enabled.then(|| {
+        let lease = LeaseConfig {
+            namespace: election
+                .namespace
+                .clone()
+                .unwrap_or_else(|| options.client.default_namespace().to_owned()),
+            name: election.name.clone(),
+            identity: options.identity.clone(),
+            duration: election.lease,
+            renew_deadline: election.renew_deadline,
+            retry: election.retry,
+        };
+        lease::elect(options.client.clone(), lease, options.clock.clone(), tasks)
+    })
+}
+
+/// Keeps the trust bundle where the config says.
+fn publish_bundle(options: &Options, running: &Running, recorder: &Recorder, tasks: &Tasks) {
+    let Some(config) = options.config.bundle.clone() else {
+        return;
+    };
+    let publisher = bundle::Options {
+        config,
+        trust_domain: options.config.scope.trust_domain.clone(),
+        signet: running.signet.clone(),
+        client: options.client.clone(),
+        leads: running.leads.clone(),
+        recorder: recorder.clone(),
+        metrics: options.metrics.clone(),
+    };
+    bundle::start(publisher, tasks);
 }
 
 struct Program<'a> {

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use k8s::signet::{Signet, SignetError};
 use proto::spire::api::types;
+use runtime::Supervisor;
 use testkit::TestServer;
+use tokio::time::timeout;
 use tonic::Code;
 
 #[tokio::test]
@@ -79,6 +81,23 @@ async fn a_certificate_for_a_service_is_minted() {
         .await
         .unwrap_err();
     assert!(matches!(refused, SignetError::Refused { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn the_bundle_is_followed() {
+    let server = TestServer::start().await;
+    let signet = Signet::new(&server.addresses().socket);
+    let (_, tasks) = Supervisor::new();
+    let mut bundles = signet.watch_bundle(&tasks);
+    let told = bundles.wait_for(Option::is_some);
+    let told = timeout(Duration::from_secs(30), told)
+        .await
+        .expect("in time");
+    let told = told.unwrap().clone().unwrap();
+    assert_eq!(*told, signet.bundle().await.unwrap());
+    tasks.stop();
+    let ended = timeout(Duration::from_secs(30), bundles.changed()).await;
+    assert!(ended.expect("in time").is_err(), "it ends at shutdown");
 }
 
 #[tokio::test]

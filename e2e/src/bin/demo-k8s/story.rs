@@ -82,8 +82,6 @@ impl Story {
         screen.line(format!(
             "{objects} objects applied, and 3 custom resource definitions"
         ));
-        release.publish_bundle(cluster).await?;
-        screen.line("ConfigMap spire-bundle written by hand, from `signet server bundle show`");
         let pods = release.ready(cluster).await?;
         for pod in &pods {
             screen.line(format!("ready  {}/{pod}", release::NAMESPACE));

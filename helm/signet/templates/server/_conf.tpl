@@ -72,7 +72,12 @@
 -}}
 {{- $notifier := (index .Values "spire-server").notifier.k8sBundle -}}
 {{- if $notifier.enabled -}}
-{{- $_ := set $conf "signet" (dict "bundle" (dict "configMaps" (dict "name" $x.bundleConfigMap "pemKey" "bundle.crt" "namespaces" (printf "kubernetes.io/metadata.name=%s" $x.bundleNs)))) -}}
+{{- $bundle := dict "configMap" $x.bundleConfigMap "namespace" $x.bundleNs -}}
+{{- if kindIs "map" $notifier.namespaceSelector -}}{{- $_ := set $bundle "namespaceSelector" $notifier.namespaceSelector -}}{{- end -}}
+{{- with $notifier.clusterTrustBundle -}}
+{{- if .enabled -}}{{- $_ := set $bundle "clusterTrustBundle" (dict "name" (.name | default $x.bundleConfigMap) "signerName" .signerName) -}}{{- end -}}
+{{- end -}}
+{{- $_ := set $conf "signet" (dict "bundle" $bundle) -}}
 {{- end -}}
 {{- if $c.parentIDTemplate -}}{{- $_ := set $conf "parentIDTemplate" $c.parentIDTemplate -}}{{- end -}}
 {{- if $c.addEntryIDPrefix -}}{{- $_ := set $conf "entryIDPrefix" $x.clusterName -}}{{- end -}}

@@ -8,6 +8,7 @@ use k8s::controller::run;
 use runtime::log::Format;
 use runtime::{Clock, Metrics, Readiness};
 
+use crate::environment;
 use crate::program::{self, parsed};
 
 /// `controller`
@@ -17,7 +18,7 @@ pub(crate) struct Controller {
     #[arg(long, value_name = "PATH")]
     config: PathBuf,
     /// Put environment variables for $NAME and ${NAME} in the file
-    #[arg(long = "expandEnv")]
+    #[arg(long = "expandEnv", alias = "expand-env")]
     expand_env: bool,
     /// Path of a kubeconfig; the pod's service account when absent
     #[arg(long, value_name = "PATH")]
@@ -50,6 +51,8 @@ impl Controller {
                 metrics: Metrics::new("signet_controller"),
                 readiness: Readiness::new(),
                 clock: Clock::system(),
+                // As in SPIRE's controller manager.
+                webhooks: environment::variable("ENABLE_WEBHOOKS").as_deref() != Some("false"),
             };
             run::start(options, &tasks)
                 .await

@@ -14,10 +14,9 @@ use crate::admission::ca_bundle::Roots;
 use crate::signet::{Signet, SignetError};
 use crate::workload::{X509Context, watch_x509};
 
-/// How often the server is asked for its bundle: a new root has to be in the `caBundle` before it signs.
-const BUNDLE_EVERY: Duration = Duration::from_secs(5);
 /// A lifetime so short that it is always past its half is renewed this often.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
@@ -39,15 +38,17 @@ pub(super) fn start(
             tasks.spawn("webhook certificate source", following);
         }
         Source::Server { socket, id, ttl } => {
+            let signet = Signet::new(&socket);
+            let bundles = signet.watch_bundle(tasks);
             let minter = Minter {
-                signet: Signet::new(&socket),
+                signet,
                 id,
                 dns_names,
                 ttl,
                 clock: clock.clone(),
                 identities,
             };
-            tasks.spawn("webhook certificate source", minter.run(shutdown));
+            tasks.spawn("webhook certificate source", minter.run(bundles, shutdown));
         }
     }
     receiver
@@ -101,14 +102,19 @@ struct Minter {
 }
 
 impl Minter {
-    async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
+    async fn run(
+        self,
+        mut bundles: watch::Receiver<Option<Arc<Bundle>>>,
+        shutdown: Shutdown,
+    ) -> Result<(), BoxError> {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
-            let turn = tokio::select! {
-                turn = self.turn() => turn,
+            let bundle = bundles.borrow_and_update().clone();
+            let turned = tokio::select! {
+                turned = self.turn(bundle.as_deref()) => turned,
                 () = shutdown.cancelled() => return Ok(()),
             };
-            let pause = match turn {
+            let pause = match turned {
                 Ok(()) => {
                     backoff.reset();
                     self.pause()
@@ -118,26 +124,33 @@ impl Minter {
                     backoff.fail()
                 }
             };
+            // A new root has to be in the `caBundle` before it signs.
             tokio::select! {
+                changed = bundles.changed() => if changed.is_err() { return Ok(()) },
                 () = sleep(pause) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
         }
     }
 
-    /// Until the certificate is due, but no longer than the bundle may wait.
+    /// Until the certificate is due, but no longer than a clock may stand that was put forward.
     fn pause(&self) -> Duration {
         let held = self.identities.borrow();
         let due = held.as_ref().map(|held| half_life(&held.svid));
         let left = due.and_then(|due| due.duration_since(self.clock.now()).ok());
-        let left = left.unwrap_or_default().max(SHORTEST_PAUSE);
-        jittered(left.min(BUNDLE_EVERY), 0.1)
+        jittered(
+            left.unwrap_or_default()
+                .clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+            0.1,
+        )
     }
 
-    async fn turn(&self) -> Result<(), SignetError> {
-        let bundle = self.signet.bundle().await?;
+    async fn turn(&self, bundle: Option<&Bundle>) -> Result<(), SignetError> {
+        let Some(bundle) = bundle else {
+            return Ok(());
+        };
         let current = self.identities.borrow().clone();
-        let current = current.filter(|held| !is_due(&held.svid, &bundle, self.clock.now()));
+        let current = current.filter(|held| !is_due(&held.svid, bundle, self.clock.now()));
         let svid = match current {
             Some(held) => held.svid.clone(),
             None => {
@@ -147,7 +160,7 @@ impl Minter {
                 minting.await?
             }
         };
-        let roots = Arc::new(Roots::of(&bundle));
+        let roots = Arc::new(Roots::of(bundle));
         publish(&self.identities, ServingIdentity { svid, roots });
         Ok(())
     }

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use runtime::config::{Problems, Section, Value};
 use serde_json::Value as Json;
 
 use super::{Class, Config, LeaderElection, MassDelete, OwnershipRule, Reconcile, Webhook};
+use crate::bundle::config as bundle;
 use crate::config_file;
 use crate::controller::template::{Scope, Sees, Template};
 
@@ -50,7 +51,7 @@ fn build(root: &mut Section) -> Option<Config> {
     let ready_endpoints_only = own.get("readyEndpointsOnly").unwrap_or(false);
     let mass_delete = mass_delete(&mut own);
     let anchored = own.get("anchoredIgnoreNamespaces").unwrap_or(false);
-    let bundle = own.get::<Json>("bundle");
+    let bundle = bundle::read(&mut own);
     drop(own);
     let config = Config {
         ignore_namespaces: ignored(root, anchored),
@@ -289,10 +290,12 @@ fn webhook(root: &mut Section) -> Webhook {
     section.ignore("certDir");
     Webhook {
         configuration: name.unwrap_or_else(|| "spire-controller-manager-webhook".to_owned()),
-        host: section
-            .get::<String>("host")
-            .filter(|host| !host.is_empty()),
-        port: section.get("port").unwrap_or(9443),
+        address: SocketAddr::new(
+            section
+                .parse("host", str::parse::<IpAddr>)
+                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            section.get("port").unwrap_or(9443),
+        ),
     }
 }
 

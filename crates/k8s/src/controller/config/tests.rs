@@ -45,7 +45,10 @@ fn the_charts_file_is_taken_as_it_is() {
     assert_eq!(config.metrics_address.unwrap().port(), 8082);
     assert_eq!(config.leader_election.name, "98c9c988.spiffe.io");
     assert_eq!(
-        (config.webhook.port, config.webhook.configuration.as_str()),
+        (
+            config.webhook.address.port(),
+            config.webhook.configuration.as_str()
+        ),
         (9443, "spire-spire-controller-manager-webhook")
     );
     assert!(

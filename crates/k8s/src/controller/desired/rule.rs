@@ -125,9 +125,7 @@ impl Rule {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(in crate::controller) fn read_selector(
-    selector: Option<&LabelSelector>,
-) -> Result<Selector, String> {
+pub(crate) fn read_selector(selector: Option<&LabelSelector>) -> Result<Selector, String> {
     let selector = selector.cloned().unwrap_or_default();
     for requirement in selector.match_expressions.iter().flatten() {
         let values = requirement.values.as_ref().map_or(0, Vec::len);

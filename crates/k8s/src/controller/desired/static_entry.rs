@@ -1,4 +1,4 @@
-use identity::{Selector, SpiffeId};
+use identity::{EntryError, Selector, SpiffeId};
 use runtime::config::Problem;
 
 use super::rule::federated;
@@ -62,8 +62,23 @@ pub fn static_entry(spec: &ClusterStaticEntrySpec, scope: &Scope) -> Result<Want
     match wanted.validate(&scope.trust_domain) {
         Ok(()) => Ok(wanted),
         Err(error) => Err(vec![Problem {
-            path: "spec".to_owned(),
+            path: format!("spec{}", field(&error)),
             message: error.to_string(),
         }]),
+    }
+}
+
+/// The field that is wrong.
+const fn field(error: &EntryError) -> &'static str {
+    match error {
+        EntryError::ForeignSpiffeId { .. } | EntryError::NoPath(_) | EntryError::Reserved(_) => {
+            ".spiffeID"
+        }
+        EntryError::ForeignParent { .. } | EntryError::ParentNoPath(_) => ".parentID",
+        EntryError::NoSelectors | EntryError::StoredSelectorTypes => ".selectors",
+        EntryError::DnsName(_) | EntryError::DuplicateDnsName(_) => ".dnsNames",
+        EntryError::HintTooLong => ".hint",
+        EntryError::FederatesWithItself(_) => ".federatesWith",
+        _ => "",
     }
 }

@@ -74,11 +74,9 @@ fn static_entries() {
         cluster_static_entry(&object("spiffe://example.org/a"), &scope()),
         Ok(vec![])
     );
-    assert!(
-        cluster_static_entry(&object("spiffe://elsewhere/a"), &scope()).unwrap_err()[0]
-            .message
-            .contains("not in the trust domain")
-    );
+    let problems = cluster_static_entry(&object("spiffe://elsewhere/a"), &scope()).unwrap_err();
+    assert_eq!(problems[0].path, "spec.spiffeID");
+    assert!(problems[0].message.contains("not in the trust domain"));
     assert!(cluster_static_entry(&json!({ "spec": {} }), &scope()).is_err());
 }
 

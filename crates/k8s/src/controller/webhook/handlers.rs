@@ -1,22 +1,21 @@
-//! Admission of the custom resources, on the paths of SPIRE's controller manager.
+//! From a review of a custom resource to its answer, on the paths of SPIRE's controller manager.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::review::{AdmissionRequest, Answer};
-use super::server::{Handler, Handling, Routes};
+use crate::admission::review::{AdmissionRequest, Answer};
+use crate::admission::server::{Handler, Handling, Routes};
 use crate::controller::template::Scope;
 use crate::controller::validate::{self, Problem, Warnings};
 
 /// Says how much a ClusterSPIFFEID's selectors catch, when that is too much.
-pub type Lint = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;
+pub(super) type Lint = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;
 
 type Validate = fn(&Value, &Scope) -> Result<Warnings, Vec<Problem>>;
 
 /// The handlers of all three kinds.
-#[must_use]
-pub fn handlers(scope: &Scope, lint: &Lint) -> Routes {
+pub(super) fn routes(scope: &Scope, lint: &Lint) -> Routes {
     let of = |validate: Validate, lint: Option<Lint>| Custom {
         validate,
         lint,
