@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use thiserror::Error;
 
-use crate::id::TrustDomain;
+use crate::id::{IdError, TrustDomain};
 use crate::x509::{Certificate, X509Error};
 
 /// Why a bundle cannot be read.
@@ -18,14 +18,22 @@ use crate::x509::{Certificate, X509Error};
 #[non_exhaustive]
 pub enum BundleError {
     /// Too large a document.
-    #[error("the bundle has {0} bytes; at most {max} are read", max = spiffe::MAX_DOCUMENT_LEN)]
-    TooLarge(usize),
+    #[error("the bundle has {0} bytes; at most {1} are read")]
+    TooLarge(usize, usize),
     /// No JSON, or a member twice.
     #[error("the bundle is no JSON document: {0}")]
     Json(#[from] serde_json::Error),
     /// Another shape.
     #[error("the bundle is no JWK set: {0}")]
     Shape(&'static str),
+    /// A bundle map with a name that is no trust domain's.
+    #[error("the bundle map's {name:?} is no trust domain: {source}")]
+    TrustDomain {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        source: IdError,
+    },
     /// An authority that is none.
     #[error("key {number} of the bundle: {reason}")]
     Key {
@@ -195,6 +203,20 @@ impl BundleSet {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Reads a bundle map: several trust domains' bundles in one document (§5). It says nothing of when to ask again.
+    ///
+    /// # Errors
+    /// When it is none, names a trust domain twice, is larger than 16 MiB, or holds a broken bundle.
+    pub fn from_spiffe_json(json: &[u8]) -> Result<Self, BundleError> {
+        spiffe::read_map(json)
+    }
+
+    /// Writes a bundle map: equal sets give equal bytes.
+    #[must_use]
+    pub fn to_spiffe_json(&self) -> String {
+        spiffe::write_map(self)
     }
 
     /// Puts a bundle in, in place of the domain's former one.

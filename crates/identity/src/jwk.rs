@@ -65,8 +65,10 @@ pub(crate) fn public_kind(spki: &[u8]) -> Option<PublicKind> {
         spki.get(2..)
             .is_some_and(|rest| rest.starts_with(algorithm))
     });
-    if let Some((kind, ..)) = curve {
-        return sound(ecdsa(*kind), raw).then_some(*kind);
+    if let Some((kind, _, _, size)) = curve {
+        // A JWK has both coordinates, so that a point without its second is none of ours.
+        let whole = raw.len() == 1 + 2 * size;
+        return (whole && sound(ecdsa(*kind), raw)).then_some(*kind);
     }
     let (_, parsed) = SubjectPublicKeyInfo::from_der(spki).ok()?;
     let PublicKey::RSA(key) = parsed.parsed().ok()? else {
@@ -148,6 +150,10 @@ fn number(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::key::{KeyType, PrivateKey};
 
@@ -179,5 +185,57 @@ mod tests {
         assert_eq!(rsa(&[0xff; 256], &[1]), None, "e = 1");
         assert_eq!(rsa(&[], &[]), None);
         assert_eq!(from_jwk(json!({"kty": "AKP"}).as_object().unwrap()), None);
+    }
+
+    #[test]
+    fn a_compressed_point_is_no_key() {
+        let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+        let raw = raw_public_key(key.public_key_spki()).unwrap();
+        let compressed = [&[2 + (raw[64] & 1)], &raw[1..33]].concat();
+        let spki = tlv(0x30, &[EC_P256.to_vec(), bits(&compressed)].concat());
+        assert_eq!(public_kind(&spki), None);
+        assert_eq!(to_jwk(&spki), None);
+    }
+
+    /// Keys are dear: all cases share one of each kind.
+    static KEYS: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
+        [KeyType::EcP256, KeyType::EcP384, KeyType::Rsa2048].map(|kind| {
+            PrivateKey::generate(kind)
+                .unwrap()
+                .public_key_spki()
+                .to_vec()
+        })
+    });
+
+    proptest! {
+        /// A JWK that was changed is refused, or that of another sound key, which is written as it was read.
+        #[test]
+        fn a_changed_jwk_is_refused_or_another(which in 0..3_usize, member in 0..4_usize, at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_-]?") {
+            let mut jwk = to_jwk(&KEYS[which]).unwrap();
+            let name = jwk.keys().nth(member % jwk.len()).unwrap().clone();
+            let mut value = jwk[&name].as_str().unwrap().to_owned();
+            let at = at.index(value.len());
+            value.replace_range(at..=at, &to);
+            jwk.insert(name, json!(value));
+            if let Some(spki) = from_jwk(&jwk) {
+                let again = to_jwk(&spki).unwrap();
+                prop_assert_eq!(from_jwk(&again).unwrap(), spki);
+            }
+        }
+
+        #[test]
+        fn what_is_no_key_makes_nothing_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), x in "[A-Za-z0-9_=+/-]{0,50}") {
+            prop_assert_eq!(public_kind(&bytes), None);
+            prop_assert_eq!(to_jwk(&bytes), None);
+            prop_assert_eq!(raw_public_key(&bytes), None);
+            for jwk in [
+                json!({"kty": "EC", "crv": "P-256", "x": x, "y": x}),
+                json!({"kty": "EC", "crv": x, "x": x, "y": x}),
+                json!({"kty": "RSA", "n": x, "e": x}),
+                json!({"kty": x}),
+            ] {
+                prop_assert_eq!(from_jwk(jwk.as_object().unwrap()), None);
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod bundle;
 mod der;
+mod endpoint;
 mod entry;
 mod federation;
 mod hex;
@@ -18,6 +19,7 @@ mod selector;
 mod x509;
 
 pub use bundle::{Bundle, BundleError, BundleSet, JwtAuthority, X509Authority};
+pub use endpoint::{EndpointAddress, EndpointAddressError};
 pub use entry::{EntryError, EntryId, MAX_HINT_LEN, RegistrationEntry, check_dns_name};
 pub use federation::{
     EndpointProfile, EndpointUrl, EndpointUrlError, FederationRelationship, MAX_ENDPOINT_URL_LEN,

@@ -71,6 +71,18 @@ pub enum X509Error {
     /// A CA in the chain that may not sign.
     #[error("certificate {0} of the chain is no CA certificate that may sign")]
     Intermediate(usize),
+    /// A CA of another trust domain in the chain (§3.2).
+    #[error(
+        "certificate {number} of the chain is a CA of {theirs}, which issues no identities of {ours}"
+    )]
+    ForeignIntermediate {
+        /// Which one, from 1.
+        number: usize,
+        /// The CA's trust domain.
+        theirs: TrustDomain,
+        /// The leaf's.
+        ours: TrustDomain,
+    },
     /// Path validation failed (§5.1).
     #[error("the chain does not lead to an authority of {trust_domain}: {reason}")]
     Path {

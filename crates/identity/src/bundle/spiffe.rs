@@ -6,22 +6,67 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{Bundle, BundleError, JwtAuthority, X509Authority};
+use super::{Bundle, BundleError, BundleSet, JwtAuthority, X509Authority};
 use crate::id::TrustDomain;
 use crate::x509::Certificate;
 use crate::{json as strict, jwk};
 
 /// The largest document read, in bytes.
-pub(super) const MAX_DOCUMENT_LEN: usize = 1 << 20;
+const MAX_DOCUMENT_LEN: usize = 1 << 20;
+
+/// The largest bundle map read, in bytes.
+const MAX_MAP_LEN: usize = 16 << 20;
+
+const REFRESH_HINT: &str = "spiffe_refresh_hint";
 
 const X509_USE: &str = "x509-svid";
 const JWT_USE: &str = "jwt-svid";
 
 pub(super) fn read(trust_domain: &TrustDomain, bytes: &[u8]) -> Result<Bundle, BundleError> {
     if bytes.len() > MAX_DOCUMENT_LEN {
-        return Err(BundleError::TooLarge(bytes.len()));
+        return Err(BundleError::TooLarge(bytes.len(), MAX_DOCUMENT_LEN));
     }
-    let Value::Object(document) = strict::parse(bytes)? else {
+    read_document(trust_domain, strict::parse(bytes)?)
+}
+
+/// Reads a bundle map (§5): a bundle for each trust domain. What a bundle in it says of refreshing counts for nothing.
+pub(super) fn read_map(bytes: &[u8]) -> Result<BundleSet, BundleError> {
+    if bytes.len() > MAX_MAP_LEN {
+        return Err(BundleError::TooLarge(bytes.len(), MAX_MAP_LEN));
+    }
+    let mut map = strict::parse(bytes)?;
+    let Some(Value::Object(domains)) = map.get_mut("trust_domains").map(Value::take) else {
+        return Err(BundleError::Shape(
+            "its member `trust_domains` is missing or not an object",
+        ));
+    };
+    let mut bundles = BundleSet::new();
+    for (name, mut document) in domains {
+        let trust_domain =
+            TrustDomain::new(&name).map_err(|source| BundleError::TrustDomain { name, source })?;
+        if let Some(document) = document.as_object_mut() {
+            document.remove(REFRESH_HINT);
+        }
+        bundles.insert(read_document(&trust_domain, document)?.into());
+    }
+    Ok(bundles)
+}
+
+/// Writes a bundle map.
+pub(super) fn write_map(bundles: &BundleSet) -> String {
+    let domains: Map<String, Value> = bundles
+        .iter()
+        .map(|bundle| {
+            let mut document = document(bundle);
+            document.remove(REFRESH_HINT);
+            (bundle.trust_domain.to_string(), Value::Object(document))
+        })
+        .collect();
+    json!({"trust_domains": domains}).to_string()
+}
+
+fn read_document(trust_domain: &TrustDomain, document: Value) -> Result<Bundle, BundleError> {
+    let Value::Object(document) = document else {
         return Err(BundleError::Shape("it is not an object"));
     };
     let keys = document.get("keys").and_then(Value::as_array);
@@ -30,7 +75,18 @@ pub(super) fn read(trust_domain: &TrustDomain, bytes: &[u8]) -> Result<Bundle, B
     ))?;
     let mut bundle = Bundle::empty(trust_domain.clone());
     bundle.sequence = number(&document, "spiffe_sequence")?.unwrap_or(0);
-    bundle.refresh_hint = number(&document, "spiffe_refresh_hint")?.map(Duration::from_secs);
+    bundle.refresh_hint = number(&document, REFRESH_HINT)?
+        .map(|seconds| {
+            // What the other encodings of a bundle hold.
+            let fits = i64::try_from(seconds).is_ok();
+            fits.then_some(Duration::from_secs(seconds))
+        })
+        .map(|hint| {
+            hint.ok_or(BundleError::Shape(
+                "spiffe_refresh_hint is beyond 2^63 - 1 s",
+            ))
+        })
+        .transpose()?;
     for (number, key) in keys.iter().enumerate() {
         let key = key
             .as_object()
@@ -75,6 +131,7 @@ fn take(bundle: &mut Bundle, key: &Map<String, Value>) -> Result<(), String> {
             if !certificate.is_ca() {
                 return Err("x5c holds a certificate that is no CA".to_owned());
             }
+            check_key(key, &certificate)?;
             if bundle
                 .x509_authorities
                 .iter()
@@ -106,7 +163,22 @@ fn take(bundle: &mut Bundle, key: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
+/// The key of a JWK is that of its first certificate (RFC 7517 §4.7).
+fn check_key(key: &Map<String, Value>, certificate: &Certificate) -> Result<(), String> {
+    let certified = jwk::to_jwk(certificate.spki())
+        .ok_or("the certificate in x5c has no sound RSA (2048 to 4096 bits) or EC key")?;
+    let told = jwk::from_jwk(key).and_then(|spki| jwk::to_jwk(&spki));
+    if told.as_ref() == Some(&certified) {
+        return Ok(());
+    }
+    Err("its key is not the one of the certificate in x5c".to_owned())
+}
+
 pub(super) fn write(bundle: &Bundle) -> String {
+    Value::Object(document(bundle)).to_string()
+}
+
+fn document(bundle: &Bundle) -> Map<String, Value> {
     let x509 = bundle.x509_authorities.iter().filter_map(|authority| {
         let mut key = jwk::to_jwk(authority.certificate.spki())?;
         key.insert("use".to_owned(), X509_USE.into());
@@ -116,11 +188,13 @@ pub(super) fn write(bundle: &Bundle) -> String {
         );
         Some(Value::Object(key))
     });
-    let mut document = json!({"keys": x509.chain(jwt_keys(bundle)).collect::<Vec<_>>(), "spiffe_sequence": bundle.sequence});
-    if let (Some(hint), Some(object)) = (bundle.refresh_hint, document.as_object_mut()) {
-        object.insert("spiffe_refresh_hint".to_owned(), hint.as_secs().into());
+    let mut document = Map::new();
+    document.insert("keys".to_owned(), x509.chain(jwt_keys(bundle)).collect());
+    document.insert("spiffe_sequence".to_owned(), bundle.sequence.into());
+    if let Some(hint) = bundle.refresh_hint {
+        document.insert(REFRESH_HINT.to_owned(), hint.as_secs().into());
     }
-    document.to_string()
+    document
 }
 
 pub(super) fn write_jwks(bundle: &Bundle) -> String {

@@ -5,6 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose};
 use serde_json::{Value, json};
 
+mod properties;
+mod vectors;
+
 use super::*;
 use crate::jwk;
 use crate::key::{KeyType, PrivateKey};

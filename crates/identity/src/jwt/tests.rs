@@ -1,5 +1,7 @@
 //! Rows J-* of JWT-SVID.md.
 
+mod malformed;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -323,6 +325,26 @@ fn conf_j_13_j_14_only_the_subjects_own_bundle_counts() {
     };
     let refused = foreign.with_claim("sub", json!("spiffe://other.org/web"));
     assert_eq!(refused, Err(JwtError::UnknownKey(other)));
+}
+
+/// The keys of a bundle's other uses sign no JWT-SVID, whatever their `kid` is.
+#[test]
+fn conf_j_13_keys_of_another_use_count_for_nothing() {
+    let World { key, .. } = world(KeyType::EcP256);
+    for usage in ["x509-svid", "wit-svid", "sig", "JWT-SVID"] {
+        let mut jwk = crate::jwk::to_jwk(key.public_key_spki()).unwrap();
+        jwk.insert("use".into(), json!(usage));
+        jwk.insert("kid".into(), json!("k"));
+        let document = json!({"keys": [jwk]}).to_string();
+        let td = TrustDomain::new("example.org").unwrap();
+        let bundle = Bundle::from_spiffe_json(&td, document.as_bytes()).unwrap();
+        let world = World {
+            key: key.clone(),
+            bundles: [Arc::new(bundle)].into_iter().collect(),
+        };
+        let refused = world.with_header(&header());
+        assert_eq!(refused, Err(JwtError::UnknownKey(td)), "{usage}");
+    }
 }
 
 #[test]

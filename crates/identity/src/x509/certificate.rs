@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer as _;
@@ -14,6 +15,9 @@ use crate::hex;
 use crate::id::{IdError, SpiffeId};
 
 const PEM_LINE: usize = 64;
+
+/// A URI among the names of a SAN extension (RFC 5280 §4.2.1.6).
+const URI_TAG: Tag = Tag(6);
 
 /// A certificate: its DER bytes and what Signet needs to know of it. Cheap to clone; equal when the bytes are.
 #[derive(Clone)]
@@ -211,6 +215,11 @@ impl Parsed {
                     match name {
                         GeneralName::URI(uri) => self.uris.push(SpiffeId::parse(uri)),
                         GeneralName::DNSName(dns) => self.dns_names.push((*dns).to_owned()),
+                        // Left out, it would let a second URI stand beside the one that is read.
+                        GeneralName::Invalid(URI_TAG, _) => {
+                            let text = "a URI SAN is no text";
+                            return Err(X509Error::Malformed(text.to_owned()));
+                        }
                         _ => {}
                     }
                 }

@@ -7,7 +7,7 @@ use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted
 
 use super::{Certificate, X509Error};
 use crate::bundle::{Bundle, BundleSet};
-use crate::id::SpiffeId;
+use crate::id::{SpiffeId, TrustDomain};
 
 /// Checks the rules of X509-SVID.md that a leaf keeps whoever signed it (§2, §3.1, §4, §5.2), and tells whose it is.
 ///
@@ -66,6 +66,7 @@ pub fn verify_x509_svid(
     let id = check_leaf(leaf)?;
     for (number, certificate) in (1..).zip(intermediates) {
         check_intermediate(certificate).ok_or(X509Error::Intermediate(number))?;
+        check_domain(certificate, id.trust_domain(), number)?;
     }
     let trust_domain = id.trust_domain();
     let bundle = bundles
@@ -117,6 +118,24 @@ fn valid_roots(bundle: &Bundle, now: SystemTime) -> Vec<CertificateDer<'_>> {
         .filter(|root| root.is_ca() && (root.not_before()..=root.not_after()).contains(&now))
         .map(|root| CertificateDer::from(root.der()))
         .collect()
+}
+
+/// A CA may be without an ID; if it has one, it issues in its own trust domain only (§3.2).
+fn check_domain(
+    certificate: &Certificate,
+    ours: &TrustDomain,
+    number: usize,
+) -> Result<(), X509Error> {
+    for id in certificate.parsed().uris.iter().flatten() {
+        if id.trust_domain() != ours {
+            return Err(X509Error::ForeignIntermediate {
+                number,
+                theirs: id.trust_domain().clone(),
+                ours: ours.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn check_intermediate(certificate: &Certificate) -> Option<()> {
