@@ -48,7 +48,7 @@ fn part(token: &str, number: usize) -> Value {
 }
 
 #[test]
-fn j_02_to_09_header_and_claims() {
+fn conf_id_19_j_02_j_03_j_04_j_05_j_06_j_07_j_08_j_09_header_and_claims() {
     let (authority, id) = (authority(KeyType::EcP256), id());
     let audience = ["db".to_owned()];
     let issued = authority.sign(&spec(&id, &audience), now()).unwrap();

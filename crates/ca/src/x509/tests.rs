@@ -112,7 +112,7 @@ fn x_leaf_profile() {
 }
 
 #[test]
-fn x_05_to_11_ca_profile() {
+fn conf_id_17_id_18_x_05_x_06_x_08_x_09_x_10_x_11_ca_profile() {
     for kind in [KeyType::EcP256, KeyType::EcP384, KeyType::Rsa2048] {
         let authority = authority(kind);
         let ca = authority.certificate();
@@ -135,6 +135,30 @@ fn x_05_to_11_ca_profile() {
         assert_eq!(usage.value.flags, 0b110_0000, "keyCertSign, cRLSign");
         let constraints = parsed.basic_constraints().unwrap().unwrap();
         assert!(constraints.critical && constraints.value.path_len_constraint.is_none());
+        // Many validators refuse them.
+        assert!(parsed.name_constraints().unwrap().is_none());
+        assert_eq!(ca.spiffe_id().map(|id| id.path()), Some(""));
+    }
+}
+
+/// The ID and the key stand in the part that is signed, and a change of either is noticed.
+#[test]
+fn conf_id_19_id_and_key_are_signed() {
+    let (authority, key) = (authority(KeyType::EcP256), public_key(KeyType::EcP256));
+    let id = id("/web");
+    let issued = authority.sign(&spec(&id, &key), now()).unwrap();
+    let leaf = Certificate::from_der(&issued.der).unwrap();
+    let (_, parsed) = X509Certificate::from_der(&issued.der).unwrap();
+    let signed: &[u8] = parsed.tbs_certificate.as_ref();
+    for part in [id.as_str().as_bytes(), leaf.spki()] {
+        let within = |bytes: &[u8]| bytes.windows(part.len()).position(|window| window == part);
+        assert!(within(signed).is_some());
+        let last = within(&issued.der).unwrap() + part.len() - 1;
+        let mut changed = issued.der.clone();
+        changed[last] ^= 1;
+        let verdict = Certificate::from_der(&changed)
+            .and_then(|leaf| verify_x509_svid(&[leaf], &bundles(&authority), now()));
+        assert!(verdict.is_err(), "{verdict:?}");
     }
 }
 
