@@ -17,7 +17,7 @@ mod tasks;
 pub use clock::Clock;
 pub use listen::{Peer, TlsPeer};
 pub use log::RequestId;
-pub use metrics::{Call, Counter, Gauge, Metrics};
+pub use metrics::{Call, Calls, Counter, Gauge, Metrics};
 pub use probes::Probes;
 pub use readiness::{Part, Readiness};
 pub use tasks::{RunError, Shutdown, Supervisor, Tasks};

@@ -1,5 +1,6 @@
 //! See [`Metrics`].
 
+mod call;
 mod naming;
 mod summary;
 
@@ -19,8 +20,10 @@ use tokio::time::Instant;
 use crate::Tasks;
 use crate::pages::{self, Page};
 
-use naming::{code_text, sanitize};
+use naming::sanitize;
 use summary::Summary;
+
+pub use call::{Call, Calls};
 
 /// The program's figures, in Prometheus' text format and under SPIRE's naming: `<prefix>_<name>`, counters without
 /// `_total`, samples as summaries (0.5, 0.9, 0.99 over the last ten seconds) in milliseconds, label values with every run of other
@@ -49,8 +52,16 @@ enum Family {
 impl Metrics {
     /// Figures under `prefix` (`spire_server`), each with the label `host`, this machine's name.
     pub fn new(prefix: &str) -> Self {
+        Self::with_host(prefix, &[])
+    }
+
+    /// Figures under `prefix`, each with the label `host`, this machine's name, and with these.
+    pub fn with_host(prefix: &str, labels: &[(&str, &str)]) -> Self {
         let host = nix::unistd::gethostname().unwrap_or_default();
-        Self::with_labels(prefix, &[("host", &host.to_string_lossy())])
+        let host = host.to_string_lossy();
+        let mut all = vec![("host", &*host)];
+        all.extend(labels);
+        Self::with_labels(prefix, &all)
     }
 
     /// Figures under `prefix`, each with exactly these labels beside its own.
@@ -65,18 +76,23 @@ impl Metrics {
 
     /// Begins a call: when finished, `<name>{status}` counts it and `<name>_elapsed_time{status}` takes its duration.
     pub fn call(&self, name: &str, labels: &[(&str, &str)]) -> Call {
-        Call {
-            metrics: self.clone(),
-            name: name.to_owned(),
-            labels: owned(labels),
-            started: Instant::now(),
-            finished: false,
-        }
+        Call::begin(self, name, owned(labels))
     }
 
     /// Begins the call of the gRPC method at `path` (`/package.Service/Method`), named as SPIRE names it: `rpc_…`.
     pub fn rpc(&self, path: &str) -> Call {
         self.call(&naming::rpc_name(path), &[])
+    }
+
+    /// Begins a caller's wait for the turn that the limits give it to call the method at `path`, named as SPIRE names it:
+    /// `rateLimit_…`.
+    pub fn rate_limit(&self, path: &str) -> Call {
+        self.call(&naming::rate_limit_name(path), &[])
+    }
+
+    /// Calls that are made so often that their figures are looked up beforehand.
+    pub fn calls(&self, name: &str) -> Calls {
+        Calls::new(self, name)
     }
 
     /// A figure that only grows.
@@ -151,7 +167,7 @@ impl Metrics {
         Counter(counter.unwrap_or_default())
     }
 
-    fn sample_of(&self, name: &str, labels: Labels, value: f64) {
+    fn summary_of(&self, name: &str, labels: Labels) -> Arc<Mutex<Summary>> {
         let summary = self.0.family(
             name,
             || Family::Summaries(HashMap::new()),
@@ -160,10 +176,11 @@ impl Metrics {
                 _ => None,
             },
         );
-        if let Some(summary) = summary {
-            let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
-            summary.add(value, Instant::now());
-        }
+        summary.unwrap_or_default()
+    }
+
+    fn sample_of(&self, name: &str, labels: Labels, value: f64) {
+        add(&self.summary_of(name, labels), value);
     }
 }
 
@@ -242,56 +259,9 @@ impl Inner {
     }
 }
 
-/// A call under way. Dropped unfinished, it counts as `Canceled`.
-#[derive(Debug)]
-pub struct Call {
-    metrics: Metrics,
-    name: String,
-    labels: Labels,
-    started: Instant,
-    finished: bool,
-}
-
-impl Call {
-    /// Adds a label that is known only during the call.
-    pub fn label(&mut self, name: &str, value: &str) {
-        self.labels.extend(owned(&[(name, value)]));
-    }
-
-    /// Counts the call with this status.
-    pub fn finish(mut self, code: tonic::Code) {
-        self.end(code);
-    }
-
-    /// Counts the call with the status of `result`, and gives it back.
-    pub fn record<T>(self, result: Result<T, tonic::Status>) -> Result<T, tonic::Status> {
-        let code = result
-            .as_ref()
-            .err()
-            .map_or(tonic::Code::Ok, tonic::Status::code);
-        self.finish(code);
-        result
-    }
-
-    fn end(&mut self, code: tonic::Code) {
-        self.finished = true;
-        let mut labels = std::mem::take(&mut self.labels);
-        labels.push(("status".to_owned(), code_text(code).to_owned()));
-        let elapsed = self.started.elapsed().as_secs_f64() * 1e3;
-        self.metrics
-            .counter_of(&self.name, labels.clone())
-            .increment();
-        self.name.push_str("_elapsed_time");
-        self.metrics.sample_of(&self.name, labels, elapsed);
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.end(tonic::Code::Cancelled);
-        }
-    }
+fn add(summary: &Mutex<Summary>, value: f64) {
+    let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+    summary.add(value, Instant::now());
 }
 
 /// See [`Metrics::counter`].
@@ -405,6 +375,25 @@ mod tests {
             "spire_agent_node_attest{status=\"Canceled\",host=\"node_1_example\"} 1\n",
         ];
         for line in expected {
+            assert!(text.contains(line), "{line} not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn calls_that_are_made_often_count_as_others() {
+        let metrics = metrics();
+        let calls = metrics.calls("sign");
+        let work = |result: Result<u8, u8>| calls.measure(|| result, |_| tonic::Code::Internal);
+        assert_eq!(
+            (work(Ok(1)), work(Err(2)), work(Ok(3))),
+            (Ok(1), Err(2), Ok(3))
+        );
+        let text = metrics.render();
+        for line in [
+            "spire_agent_sign{status=\"OK\",host=\"node_1_example\"} 2\n",
+            "spire_agent_sign{status=\"Internal\",host=\"node_1_example\"} 1\n",
+            "spire_agent_sign_elapsed_time_count{status=\"OK\",host=\"node_1_example\"} 2\n",
+        ] {
             assert!(text.contains(line), "{line} not in:\n{text}");
         }
     }

@@ -18,10 +18,11 @@ use ca::{
     X509AuthorityError,
 };
 use identity::{Bundle, KeyType, PrivateKey, TrustDomain, X509Svid};
-use runtime::{Clock, Counter, Metrics};
+use runtime::{Calls, Clock, Counter, Metrics};
 use store::{BundleWriteError, Store};
 use thiserror::Error;
 use tokio::sync::watch;
+use tonic::Code;
 
 pub(crate) use rotator::Rotator;
 
@@ -142,6 +143,7 @@ struct Shared {
     jwt_issuer: Option<String>,
     workers: Workers,
     failures: Arc<AtomicU32>,
+    signing: Calls,
     signed_x509: Counter,
     signed_jwt: Counter,
 }
@@ -154,10 +156,13 @@ impl Authorities {
         clock: Clock,
         metrics: Metrics,
     ) -> Result<(Self, Rotator), AuthorityError> {
+        let call = metrics.call("server_key_manager_get_public_keys", &[]);
         let keys = match &config.key_manager {
-            config::KeyManager::Memory => ca::KeyManager::memory(),
-            config::KeyManager::Disk { keys_path } => ca::KeyManager::disk(keys_path)?,
+            config::KeyManager::Memory => Ok(ca::KeyManager::memory()),
+            config::KeyManager::Disk { keys_path } => ca::KeyManager::disk(keys_path),
         };
+        call.finish(keys.as_ref().map_or(Code::Internal, |_| Code::Ok));
+        let keys = keys?;
         Self::load(Settings::of(config), keys, store, clock, metrics).await
     }
 
@@ -182,6 +187,7 @@ impl Authorities {
             jwt_issuer,
             workers: Workers::new(),
             failures: rotator.failures(),
+            signing: metrics.calls("server_key_manager_sign_data"),
             signed_x509: metrics.counter("server_ca_sign_x509_svid", &[]),
             signed_jwt: metrics.counter("server_ca_sign_jwt_svid", &[]),
         };
@@ -240,7 +246,9 @@ impl Authorities {
             .jwt
             .as_ref()
             .ok_or_else(|| RpcError::Unimplemented("JWT functionality is disabled".to_owned()))?;
-        let issued = jwt.sign(&spec, self.0.clock.now()).map_err(jwt_error)?;
+        let now = self.0.clock.now();
+        let sign = || jwt.sign(&spec, now).map_err(jwt_error);
+        let issued = self.0.signing.measure(sign, RpcError::code)?;
         self.0.signed_jwt.increment();
         Ok(issued)
     }
@@ -261,6 +269,7 @@ impl Authorities {
         Signer {
             x509: Arc::clone(&self.0.signers.borrow().x509),
             now: self.0.clock.now(),
+            signing: self.0.signing.clone(),
             signed: self.0.signed_x509.clone(),
         }
     }
@@ -271,13 +280,16 @@ impl Authorities {
 pub(crate) struct Signer {
     x509: Arc<X509Authority>,
     now: SystemTime,
+    /// Counts and times signatures, the linter's part included.
+    signing: Calls,
     signed: Counter,
 }
 
 impl Signer {
     /// Signs one X.509-SVID.
     pub(crate) fn sign_x509(&self, spec: &LeafSpec<'_>) -> Result<IssuedX509, RpcError> {
-        let issued = self.x509.sign(spec, self.now).map_err(x509_error)?;
+        let sign = || self.x509.sign(spec, self.now).map_err(x509_error);
+        let issued = self.signing.measure(sign, RpcError::code)?;
         self.signed.increment();
         Ok(issued)
     }

@@ -12,6 +12,7 @@ use identity::{EntryId, RegistrationEntry, SpiffeId, TrustDomain};
 use runtime::{Gauge, Metrics};
 use store::{Agent, ChangesError, Store, StoreError};
 use tokio::sync::{Mutex, watch};
+use tonic::Code;
 
 use index::Index;
 
@@ -26,6 +27,7 @@ struct Shared {
     turn: Mutex<()>,
     sequence: watch::Sender<u64>,
     told: RwLock<Told>,
+    metrics: Metrics,
     gauges: Gauges,
 }
 
@@ -67,6 +69,7 @@ impl Entries {
         index.load(snapshot);
         let entries = Self(Arc::new(Shared {
             gauges: Gauges::new(metrics),
+            metrics: metrics.clone(),
             store,
             index: RwLock::new(index),
             turn: Mutex::new(()),
@@ -105,6 +108,14 @@ impl Entries {
         if known >= wanted {
             return Ok(());
         }
+        let call = self.0.metrics.call("entry_cache_reload", &[]);
+        let loaded = self.load_since(known).await;
+        call.finish(loaded.as_ref().map_or(Code::Internal, |()| Code::Ok));
+        loaded
+    }
+
+    /// Takes in what was committed after `known`.
+    async fn load_since(&self, known: u64) -> Result<(), StoreError> {
         let sequence = match self.0.store.changes_since(known).await {
             Ok(changes) => {
                 let sequence = changes.sequence;

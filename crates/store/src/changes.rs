@@ -75,23 +75,27 @@ impl Store {
         if let Some(changes) = self.log.since(sequence) {
             return Ok(changes);
         }
+        let read = self.read_since(sequence);
+        let changes = self.observe("registration_entry_event_list", read).await?;
+        changes.ok_or(ChangesError::Pruned(sequence))
+    }
+
+    /// `None` when the log does not reach back so far.
+    async fn read_since(&self, sequence: u64) -> Result<Option<Changes>, StoreError> {
         let mut reader = self.reader().await?;
-        let mut snapshot = reader.begin().await.map_err(StoreError::from)?;
-        let last = last_sequence(&mut snapshot)
-            .await
-            .map_err(StoreError::from)?;
+        let mut snapshot = reader.begin().await?;
+        let last = last_sequence(&mut snapshot).await?;
         let first: Option<i64> = sqlx::query_scalar("SELECT MIN(sequence) FROM changes")
             .fetch_one(&mut *snapshot)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         let reaches_back = first.is_none_or(|first| sequence + 1 >= first.cast_unsigned());
         if sequence > last || !reaches_back {
-            return Err(ChangesError::Pruned(sequence));
+            return Ok(None);
         }
-        Ok(Changes {
+        Ok(Some(Changes {
             sequence: last,
             changes: read_log(&mut snapshot, sequence).await?,
-        })
+        }))
     }
 
     /// All entries and agents at this moment.

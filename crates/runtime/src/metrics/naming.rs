@@ -55,6 +55,16 @@ pub(super) fn code_text(code: Code) -> &'static str {
 
 /// `/spire.api.server.agent.v1.Agent/AttestAgent` → `rpc_agent_v1_agent_attest_agent`.
 pub(super) fn rpc_name(path: &str) -> String {
+    under("rpc", path)
+}
+
+/// `/spire.api.server.agent.v1.Agent/AttestAgent` → `rateLimit_agent_v1_agent_attest_agent`.
+pub(super) fn rate_limit_name(path: &str) -> String {
+    under("rateLimit", path)
+}
+
+/// The name of the method at `path` behind `prefix`.
+fn under(prefix: &str, path: &str) -> String {
     let (service, method) = path
         .trim_start_matches('/')
         .split_once('/')
@@ -68,7 +78,7 @@ pub(super) fn rpc_name(path: &str) -> String {
         "spire.api.agent.logger.v1.Logger" | "spire.api.server.logger.v1.Logger" => "Logger",
         other => other.strip_prefix("spire.api.server.").unwrap_or(other),
     };
-    let mut name = "rpc".to_owned();
+    let mut name = prefix.to_owned();
     for part in service.split('.').chain([method]) {
         name.push('_');
         name.push_str(&snake_case(part));
@@ -156,6 +166,11 @@ mod tests {
             "delegated_identity_fetch_jwtsvi_ds",
         );
         check("/grpc.health.v1.Health/Check", "health_check");
+        let path = "/spire.api.server.agent.v1.Agent/AttestAgent";
+        assert_eq!(
+            rate_limit_name(path),
+            "rateLimit_agent_v1_agent_attest_agent"
+        );
     }
 
     #[test]

@@ -253,7 +253,10 @@ impl Keeper {
     }
 
     fn key(&self, name: &str) -> Option<PrivateKey> {
-        lock(&self.keys).key(name).cloned()
+        let call = self.metrics.call("server_key_manager_get_public_key", &[]);
+        let key = lock(&self.keys).key(name).cloned();
+        call.finish(key.as_ref().map_or(Code::NotFound, |_| Code::Ok));
+        key
     }
 
     async fn save(&mut self, rotation: &Rotation) -> Result<(), AuthorityError> {

@@ -70,7 +70,8 @@ impl Gate {
         let extensions = request.extensions_mut();
         extensions.insert(caller);
         if let Origin::Remote { address, .. } = origin {
-            extensions.insert(Turn::new(Arc::clone(&shared.limiter), address));
+            let (limiter, metrics) = (Arc::clone(&shared.limiter), shared.metrics.clone());
+            extensions.insert(Turn::new(limiter, address, metrics, path));
         }
         let served = services.oneshot(request).await;
         outcome.follow(served.unwrap_or_else(|never: Infallible| match never {}))

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use runtime::Metrics;
 use tokio::time::Instant;
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::config::RateLimit;
 use crate::rpc::RpcError;
@@ -47,7 +48,12 @@ pub(crate) async fn take<T>(
     count: usize,
 ) -> Result<(), RpcError> {
     match request.extensions().get::<Turn>() {
-        Some(turn) => turn.take(work, count).await,
+        Some(turn) => {
+            let call = turn.metrics.rate_limit(&turn.path);
+            let taken = turn.take(work, count).await;
+            call.finish(taken.as_ref().map_or_else(RpcError::code, |()| Code::Ok));
+            taken
+        }
         None => Ok(()),
     }
 }
@@ -57,12 +63,25 @@ pub(crate) async fn take<T>(
 pub(crate) struct Turn {
     limiter: Arc<Limiter>,
     address: IpAddr,
+    metrics: Metrics,
+    /// The method's.
+    path: String,
 }
 
 impl Turn {
-    pub(crate) fn new(limiter: Arc<Limiter>, address: IpAddr) -> Self {
+    pub(crate) fn new(
+        limiter: Arc<Limiter>,
+        address: IpAddr,
+        metrics: Metrics,
+        path: String,
+    ) -> Self {
         let address = subscriber(address);
-        Self { limiter, address }
+        Self {
+            limiter,
+            address,
+            metrics,
+            path,
+        }
     }
 
     async fn take(&self, work: Work, count: usize) -> Result<(), RpcError> {
@@ -190,7 +209,9 @@ mod tests {
             "10.0.0.1",
             "10.0.0.2",
         ] {
-            let turn = Turn::new(Arc::clone(&limiter), address.parse().unwrap());
+            let metrics = Metrics::with_labels("server", &[]);
+            let address = address.parse().unwrap();
+            let turn = Turn::new(Arc::clone(&limiter), address, metrics, String::new());
             let started = Instant::now();
             turn.take(Work::Attest, 1).await.unwrap();
             waits.push(started.elapsed().as_secs());
