@@ -309,6 +309,13 @@ impl Cache {
         self.records.get(id).map(|record| &record.entry)
     }
 
+    /// The SVID of an entry, and whether the time of its renewal has come.
+    #[must_use]
+    pub fn svid(&self, id: &EntryId, now: SystemTime) -> Option<(&X509Svid, bool)> {
+        let svid = self.records.get(id)?.svid.as_deref()?;
+        Some((svid, self.rotation.due(svid.leaf()) <= now))
+    }
+
     /// All entries with their SVIDs, as far as there are.
     pub fn records(
         &self,

@@ -116,15 +116,17 @@ impl JwtCache {
     }
 
     /// Drops what is of no more use: tokens of entries that are gone or name another ID, expired
-    /// ones, and those whose authority is tainted or gone.
+    /// ones, and those whose authority is tainted or gone. Tells of how many it was tainted.
     pub fn retain(
         &mut self,
         entitled: impl Fn(&EntryId, &JwtSvid) -> bool,
         bundle: &Bundle,
         now: SystemTime,
-    ) {
-        let trusted = |svid: &JwtSvid| {
+    ) -> usize {
+        let mut tainted = 0;
+        let mut trusted = |svid: &JwtSvid| {
             let authority = bundle.jwt_authority(&svid.key_id);
+            tainted += usize::from(authority.is_some_and(|authority| authority.tainted));
             authority.is_some_and(|authority| !authority.tainted)
         };
         let gone: Vec<JwtKey> = self
@@ -138,6 +140,7 @@ impl JwtCache {
         for key in gone {
             self.remove(&key);
         }
+        tainted
     }
 
     /// How many tokens there are.

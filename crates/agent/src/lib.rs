@@ -30,6 +30,7 @@ use runtime::{
     listen::ListenError,
 };
 use tokio::sync::{Notify, watch};
+use tonic::Code;
 
 use self::{
     attest::{
@@ -154,7 +155,11 @@ impl Agent {
             version = env!("CARGO_PKG_VERSION"),
             "Starting Workload and SDS APIs"
         );
-        self.metrics.gauge("started", &[]).set(1.0);
+        let started = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("trust_domain_id", self.config.trust_domain.as_str()),
+        ];
+        self.metrics.gauge("started", &started).set(1.0);
         self.probes.serve(&self.metrics, &self.readiness, tasks);
         let services = Services {
             workloads: Workloads::living(self.living.clone()),
@@ -203,7 +208,9 @@ impl Parts {
         readiness: &Readiness,
     ) -> Result<Self, BuildError> {
         let store = Arc::new(AgentStore::new(&config.data_dir, &config.key_manager));
+        let call = metrics.call("agent_key_manager_get_keys", &[]);
         let stored = store.load(&config.trust_domain, clock.now());
+        call.finish(Code::Ok);
         match &stored.svid {
             Some(found) => {
                 tracing::info!(agent_id = %found.svid.id(), "taking up the agent SVID on disk")

@@ -5,6 +5,7 @@
 
 mod entries;
 pub(crate) mod issue;
+mod reasons;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

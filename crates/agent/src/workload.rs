@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use identity::Selectors;
-use runtime::Peer;
+use runtime::{Metrics, Peer};
+use tonic::Code;
 use tracing::debug;
 
 use crate::config::WorkloadAttestors;
@@ -110,7 +111,10 @@ pub enum AttestError {
 
 /// The workload attestors in use. All are asked; what they find out is joined.
 #[derive(Debug)]
-pub struct Attestors(Vec<Attestor>);
+pub struct Attestors {
+    all: Vec<Attestor>,
+    metrics: Option<Metrics>,
+}
 
 #[derive(Debug)]
 enum Attestor {
@@ -127,7 +131,19 @@ impl Attestors {
         let k8s = k8s
             .clone()
             .map(|config| Attestor::K8s(Box::new(K8s::new(config))));
-        Self(unix.into_iter().chain(k8s).collect())
+        Self {
+            all: unix.into_iter().chain(k8s).collect(),
+            metrics: None,
+        }
+    }
+
+    /// The same attestors, each with its figures.
+    #[must_use]
+    pub fn counted(self, metrics: Metrics) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..self
+        }
     }
 
     /// Finds out the selectors of the process behind a connection.
@@ -135,7 +151,7 @@ impl Attestors {
     /// # Errors
     /// When every attestor fails, or the process ends meanwhile.
     pub async fn attest(&self, peer: &Peer) -> Result<Selectors, AttestError> {
-        let answers = join_all(self.0.iter().map(|attestor| attestor.attest(peer))).await;
+        let answers = join_all(self.all.iter().map(|one| self.ask(one, peer))).await;
         // What was read is the peer's only if the peer still lives: until then nobody else has its PID.
         process::check_alive(peer)?;
         let mut found = Vec::with_capacity(answers.len());
@@ -155,9 +171,27 @@ impl Attestors {
             _ => Ok(found.iter().flatten().cloned().collect()),
         }
     }
+
+    async fn ask(&self, attestor: &Attestor, peer: &Peer) -> Result<Selectors, AttestError> {
+        let labels = [("attestor", attestor.name())];
+        let metrics = self.metrics.as_ref();
+        let call = metrics.map(|one| one.call("workload_api_workload_attestor", &labels));
+        let answer = attestor.attest(peer).await;
+        if let Some(call) = call {
+            call.finish(answer.as_ref().map_or(Code::Unavailable, |_| Code::Ok));
+        }
+        answer
+    }
 }
 
 impl Attestor {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Unix(_) => "unix",
+            Self::K8s(_) => "k8s",
+        }
+    }
+
     async fn attest(&self, peer: &Peer) -> Result<Selectors, AttestError> {
         match self {
             Self::Unix(unix) => unix.attest(peer).await,

@@ -4,7 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use identity::{Bundle, BundleError, BundleSet, TrustDomain, X509Error, verify_x509_svid};
 use proto::spire::api::server::bundle::v1::{GetBundleRequest, bundle_client::BundleClient};
-use runtime::Clock;
+use runtime::{Clock, Gauge, Metrics};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::describe;
@@ -54,6 +55,53 @@ pub enum BootstrapError {
     /// The server is not of the bundle it sends.
     #[error("the server does not belong to the bundle it sends: {0}")]
     NotItsOwn(X509Error),
+}
+
+/// SPIRE's figures of an agent on its way to its first SVID: how long, how many attempts, whether it has arrived.
+#[derive(Debug)]
+pub(super) struct Progress {
+    done: bool,
+    began: Instant,
+    arrived: Gauge,
+    attempts: Gauge,
+    seconds: Gauge,
+}
+
+impl Progress {
+    /// An agent that has `done` it in an earlier run is there already.
+    pub(super) fn new(metrics: &Metrics, done: bool) -> Self {
+        let mode = [("mode", "bootstrap")];
+        let arrived = metrics.gauge("bootstrapped", &[]);
+        arrived.set(if done { 1.0 } else { 0.0 });
+        Self {
+            done,
+            began: Instant::now(),
+            arrived,
+            attempts: metrics.gauge("bootstrap_attempts", &mode),
+            seconds: metrics.gauge("bootstrap_seconds", &mode),
+        }
+    }
+
+    /// It tries.
+    pub(super) fn attempt(&self) {
+        if !self.done {
+            self.attempts.add(1.0);
+            self.show_time();
+        }
+    }
+
+    /// It has its first SVID.
+    pub(super) fn succeeded(&mut self) {
+        if !self.done {
+            self.done = true;
+            self.arrived.set(1.0);
+            self.show_time();
+        }
+    }
+
+    fn show_time(&self) {
+        self.seconds.set(self.began.elapsed().as_secs_f64());
+    }
 }
 
 /// Fetches the first bundle.

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use super::{
     AgentSvid, AttestError, agent_svid, attest,
-    bootstrap::{self, BootstrapError},
+    bootstrap::{self, BootstrapError, Progress},
     describe,
     proof::{Proof, ProofError},
     store::AgentStore,
@@ -128,6 +128,7 @@ pub struct Keeper {
     svid: watch::Sender<Option<Arc<X509Svid>>>,
     orders: mpsc::Receiver<Order>,
     current: Option<AgentSvid>,
+    bootstrap: Progress,
 }
 
 impl Keeper {
@@ -141,6 +142,7 @@ impl Keeper {
         let (sender, orders) = mpsc::channel(8);
         svid.send_replace(stored.as_ref().map(|stored| stored.svid.clone()));
         let keeper = Self {
+            bootstrap: Progress::new(&setup.metrics, stored.is_some()),
             setup,
             svid,
             orders,
@@ -301,18 +303,14 @@ impl Keeper {
     }
 
     async fn attest_anew(&mut self) -> Result<(), Failure> {
+        self.bootstrap.attempt();
         self.ensure_trust().await?;
         let call = self.setup.metrics.call("node_attest", &[]);
         let attested = self.attest().await;
-        call.finish(match &attested {
-            Ok(_) => Code::Ok,
-            Err(AttestError::Rpc(status)) => status.code(),
-            Err(AttestError::Refused(_)) => Code::PermissionDenied,
-            Err(AttestError::Token(_)) => Code::InvalidArgument,
-            Err(_) => Code::Unknown,
-        });
+        call.finish(code(&attested));
         match attested {
             Ok(svid) => {
+                self.bootstrap.succeeded();
                 tracing::info!(agent_id = %svid.svid.id(), reattestable = svid.reattestable, "node attested");
                 self.publish(svid).await;
                 Ok(())
@@ -330,7 +328,11 @@ impl Keeper {
         let trust = ServerTrust::Bundle(self.setup.bundles.subscribe());
         let (server, domain) = (&self.setup.server, &self.setup.trust_domain);
         let channel = client::open(server, domain, trust, None, self.setup.clock.clone());
-        attest(channel, &proof, key, domain).await
+        let labels = [("attestor", proof.kind())];
+        let call = self.setup.metrics.call("node_attestor_new_svid", &labels);
+        let attested = attest(channel, &proof, key, domain).await;
+        call.finish(code(&attested));
+        attested
     }
 
     /// Sees to it that there is a bundle to know the server by.
@@ -393,10 +395,15 @@ impl Keeper {
     }
 
     async fn new_key(&self) -> Result<PrivateKey, AttestError> {
+        let call = self
+            .setup
+            .metrics
+            .call("agent_key_manager_generate_key", &[]);
         let key = tokio::task::spawn_blocking(|| PrivateKey::generate(KeyType::EcP256))
             .await
             .map_err(|_| AttestError::Conversation("making a key was interrupted"))??;
-        self.save(|store| store.save_key(&key));
+        let saved = self.save(|store| store.save_key(&key));
+        call.finish(if saved { Code::Ok } else { Code::Internal });
         Ok(key)
     }
 
@@ -430,10 +437,23 @@ impl Keeper {
 
     /// Writes to the disk. A disk that takes nothing does not stop the agent: it goes on with what
     /// it has in memory, and attests anew after a restart.
-    fn save(&self, write: impl FnOnce(&AgentStore) -> Result<(), FileError>) {
-        if let Err(error) = write(&self.setup.store) {
+    fn save(&self, write: impl FnOnce(&AgentStore) -> Result<(), FileError>) -> bool {
+        let written = write(&self.setup.store);
+        if let Err(error) = &written {
             tracing::error!(%error, "going on without; after a restart the agent will have to attest anew");
         }
+        written.is_ok()
+    }
+}
+
+/// As what an attestation counts.
+fn code(attested: &Result<AgentSvid, AttestError>) -> Code {
+    match attested {
+        Ok(_) => Code::Ok,
+        Err(AttestError::Rpc(status)) => status.code(),
+        Err(AttestError::Refused(_)) => Code::PermissionDenied,
+        Err(AttestError::Token(_)) => Code::InvalidArgument,
+        Err(_) => Code::Unknown,
     }
 }
 

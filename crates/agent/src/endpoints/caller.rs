@@ -31,7 +31,7 @@ impl Callers {
     #[must_use]
     pub fn new(attestors: Attestors, metrics: Metrics) -> Self {
         Self {
-            attestors: Arc::new(attestors),
+            attestors: Arc::new(attestors.counted(metrics.clone())),
             metrics,
         }
     }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use runtime::{Readiness, Shutdown};
+use runtime::{Metrics, Readiness, Shutdown};
 use tokio::select;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -15,13 +15,15 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 #[derive(Clone, Debug)]
 pub(super) struct AgentHealth {
     readiness: Readiness,
+    metrics: Metrics,
     shutdown: Shutdown,
 }
 
 impl AgentHealth {
-    pub(super) fn new(readiness: Readiness, shutdown: Shutdown) -> Self {
+    pub(super) fn new(readiness: Readiness, metrics: Metrics, shutdown: Shutdown) -> Self {
         Self {
             readiness,
+            metrics,
             shutdown,
         }
     }
@@ -54,8 +56,9 @@ impl Health for AgentHealth {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        known(request.get_ref())?;
-        Ok(Response::new(answer(self.status())))
+        let call = self.metrics.call("rpc_health_check", &[]);
+        let known = call.record(known(request.get_ref()));
+        known.map(|()| Response::new(answer(self.status())))
     }
 
     async fn watch(

@@ -77,7 +77,11 @@ impl PublicSocket {
 impl Services {
     fn routes(self, tasks: &Tasks) -> Result<Routes, ReflectionError> {
         let callers = Callers::new(self.attestors, self.metrics.clone());
-        let health = HealthServer::new(AgentHealth::new(self.readiness, tasks.shutdown()));
+        let health = HealthServer::new(AgentHealth::new(
+            self.readiness,
+            self.metrics.clone(),
+            tasks.shutdown(),
+        ));
         let mut routes = Routes::builder();
         let mut served = vec![name_of(&health)];
         routes.add_service(health);

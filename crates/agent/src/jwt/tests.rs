@@ -74,9 +74,9 @@ fn tokens_of_gone_entries_and_tainted_keys_are_dropped() {
     for name in ["a", "b"] {
         cache.store(key(name, &["a"]), token("/x", noon(), MINUTE), noon());
     }
-    cache.retain(|entry, _| entry.as_str() == "a", &bundle, noon());
-    assert_eq!(cache.len(), 1);
+    let tainted = cache.retain(|entry, _| entry.as_str() == "a", &bundle, noon());
+    assert_eq!((cache.len(), tainted), (1, 0));
     bundle.jwt_authorities[0].tainted = true;
-    cache.retain(|_, _| true, &bundle, noon());
+    assert_eq!(cache.retain(|_, _| true, &bundle, noon()), 1, "tainted");
     assert!(cache.is_empty());
 }

@@ -15,7 +15,7 @@ use runtime::{BoxError, Clock, Shutdown};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{SyncError, fetch_bundle};
+use super::{SyncError, fetch_bundle, reasons::Reasons};
 use crate::{
     Links,
     attest::describe,
@@ -103,14 +103,15 @@ impl Issuer {
             let able = self.links.svid.borrow().is_some() && Instant::now() >= not_before;
             while able && calls.len() < CALLS {
                 let limit = if calls.is_empty() { FIRST_BATCH } else { batch };
-                let due = self
-                    .links
-                    .living
-                    .take(|cache, now| cache.take_due(now, limit.min(batch)));
+                let (due, reasons) = self.links.living.take(|cache, now| {
+                    let due = cache.take_due(now, limit.min(batch));
+                    let reasons = Reasons::of(cache, &due, now);
+                    (due, reasons)
+                });
                 if due.is_empty() {
                     break;
                 }
-                calls.push(self.call(due));
+                calls.push(self.call(due, &reasons));
             }
             let next_look = self.next_look(not_before, calls.len() >= CALLS);
             tokio::select! {
@@ -181,20 +182,28 @@ impl Issuer {
         }
     }
 
-    fn call(&self, due: Vec<Arc<RegistrationEntry>>) -> BoxFuture<'static, Ended> {
+    fn call(
+        &self,
+        due: Vec<Arc<RegistrationEntry>>,
+        reasons: &Reasons,
+    ) -> BoxFuture<'static, Ended> {
         let asked: Vec<EntryId> = due.iter().map(|entry| entry.id.clone()).collect();
         let (client, key_type) = (self.links.client.clone(), self.key_type);
         let call = self
             .links
             .metrics
             .call("manager_sync_fetch_svids_updates", &[]);
+        let tainted = reasons.tell(&self.links.metrics);
         Box::pin(async move {
             let outcome = request(client, due, key_type).await;
-            call.finish(match &outcome {
+            let code = match &outcome {
                 Ok(_) => Code::Ok,
                 Err(Failure::Call(status)) => status.code(),
                 Err(Failure::Keys) => Code::Internal,
-            });
+            };
+            for call in [Some(call), tainted].into_iter().flatten() {
+                call.finish(code);
+            }
             Ended { asked, outcome }
         })
     }

@@ -48,12 +48,26 @@ struct Jwt {
 }
 
 struct Gauges {
+    metrics: Metrics,
     entries: Gauge,
     svids: Gauge,
     jwt_svids: Gauge,
     added: Counter,
     updated: Counter,
     removed: Counter,
+}
+
+impl Gauges {
+    /// SPIRE's figures of tokens that were dropped since their authority is tainted.
+    fn tainted_jwt_svids(&self, dropped: usize) {
+        if dropped > 0 {
+            let dropped = as_f64(dropped);
+            let metrics = &self.metrics;
+            metrics.sample("cache_manager_tainted_jwt_svids_workload", &[], dropped);
+            let process = "cache_manager_workload_process_tainted_jwt_svids";
+            metrics.call(process, &[]).finish(Code::Ok);
+        }
+    }
 }
 
 impl Living {
@@ -83,6 +97,7 @@ impl Living {
             demand: Notify::new(),
             generation: watch::Sender::new(0),
             gauges: Gauges {
+                metrics: metrics.clone(),
                 entries: metrics.gauge("lru_cache_record_map_size", &x509),
                 svids: metrics.gauge("lru_cache_svid_map_size", &x509),
                 jwt_svids: metrics.gauge("jwt_svid_cache_size", &[]),
@@ -175,8 +190,9 @@ impl Living {
             let entry = state.cache.entry(entry);
             entry.is_some_and(|entry| entry.spiffe_id == svid.id)
         };
-        tokens.retain(entitled, state.cache.bundle(), now);
+        let tainted = tokens.retain(entitled, state.cache.bundle(), now);
         self.gauges.jwt_svids.set(as_f64(tokens.len()));
+        self.gauges.tainted_jwt_svids(tainted);
     }
 
     /// Ready once an SVID may be due.
