@@ -1,5 +1,6 @@
 //! An agent in process, attested to a [`TestServer`].
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct TestAgent {
     socket: PathBuf,
+    prometheus: Option<SocketAddr>,
     readiness: Readiness,
     supervisor: Supervisor,
     tasks: Tasks,
@@ -49,10 +51,12 @@ impl TestAgent {
         let (supervisor, tasks) = Supervisor::new();
         let agent = Agent::build(config, Clock::system()).await?;
         let socket = agent.socket_path().to_owned();
+        let prometheus = agent.prometheus_address();
         let readiness = agent.readiness().clone();
         agent.run(&tasks)?;
         Ok(Self {
             socket,
+            prometheus,
             readiness,
             supervisor,
             tasks,
@@ -107,6 +111,11 @@ impl TestAgent {
     /// A channel over the public socket.
     pub fn channel(&self) -> Channel {
         local_channel(&self.socket)
+    }
+
+    /// Where Prometheus may fetch figures.
+    pub const fn prometheus(&self) -> Option<SocketAddr> {
+        self.prometheus
     }
 
     /// Whether the agent is ready, and why not.
