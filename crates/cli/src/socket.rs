@@ -4,8 +4,9 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use hyper_util::rt::TokioIo;
+use identity::EndpointAddress;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -42,13 +43,16 @@ impl ServerSocket {
 /// How a command finds the agent.
 #[derive(clap::Args, Debug)]
 pub(crate) struct AgentSocket {
-    /// Path of the agent's public socket [default: /tmp/spire-agent/public/api.sock]
+    /// Path of the agent's public socket [default: what SPIFFE_ENDPOINT_SOCKET says, or /tmp/spire-agent/public/api.sock]
     #[arg(long = "socketPath", value_name = "PATH")]
     path: Option<PathBuf>,
     /// Name of the instance, put for %i in SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE
     #[arg(long = "instance", value_name = "NAME", conflicts_with = "path")]
     instance: Option<String>,
 }
+
+/// Where workloads are told their agent is (SPIFFE_Workload_Endpoint.md §4).
+const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 
 impl AgentSocket {
     /// The socket's path.
@@ -57,9 +61,23 @@ impl AgentSocket {
         find(&self.path, &self.instance, template, AGENT_SOCKET)
     }
 
-    /// A channel to the agent.
+    /// A channel to the agent: where a flag says, else where the environment does.
     pub(crate) async fn connect(&self) -> Result<Channel> {
-        connect(&self.path()?).await
+        let told = self.path.is_some() || self.instance.is_some();
+        let endpoint = environment::variable(ENDPOINT).filter(|_| !told);
+        let Some(endpoint) = endpoint else {
+            return connect(&self.path()?).await;
+        };
+        let address: EndpointAddress = endpoint
+            .parse()
+            .with_context(|| format!("{ENDPOINT} is {endpoint:?}"))?;
+        match address {
+            EndpointAddress::Unix(path) => connect(&path).await,
+            EndpointAddress::Tcp(address) => Endpoint::from_shared(format!("http://{address}"))?
+                .connect()
+                .await
+                .map_err(|error| unreachable(Path::new(&endpoint), &error)),
+        }
     }
 }
 

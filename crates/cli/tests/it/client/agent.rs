@@ -1,6 +1,10 @@
 //! Commands to the agent, here a Workload API that says what a test tells it.
 
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use identity::{Bundle, BundleSet, JwtSvid, X509Svid};
 use proto::convert;
@@ -15,12 +19,13 @@ use tempfile::TempDir;
 use testkit::TestServer;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::codegen::BoxStream;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use super::signet;
+use super::{command, run, signet};
 
 /// The Workload API for one workload.
 struct Workload {
@@ -150,6 +155,89 @@ fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
 fn held<T: Send + 'static>(answer: T) -> BoxStream<T> {
     use tokio_stream::StreamExt as _;
     Box::pin(tokio_stream::once(Ok(answer)).chain(tokio_stream::pending()))
+}
+
+/// Refuses every call with one code, and counts them.
+#[derive(Clone)]
+struct Refusing {
+    code: Code,
+    calls: Arc<AtomicUsize>,
+}
+
+#[tonic::async_trait]
+impl SpiffeWorkloadApi for Refusing {
+    async fn fetch_x509svid(
+        &self,
+        _: Request<X509svidRequest>,
+    ) -> Result<Response<BoxStream<X509svidResponse>>, Status> {
+        self.calls.fetch_add(1, Relaxed);
+        Err(Status::new(self.code, "not you"))
+    }
+}
+
+impl Refusing {
+    /// A Workload API at `api.sock` of the folder.
+    fn start(code: Code) -> (Self, TempDir, JoinSet<()>) {
+        let refusing = Self {
+            code,
+            calls: Arc::default(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
+        let mut tasks = JoinSet::new();
+        let service = SpiffeWorkloadApiServer::new(refusing.clone());
+        tasks.spawn(async move {
+            let incoming = UnixListenerStream::new(listener);
+            let served = Server::builder().add_service(service);
+            served.serve_with_incoming(incoming).await.unwrap();
+        });
+        (refusing, dir, tasks)
+    }
+}
+
+/// A call that the agent will never accept is made once; one that it may accept later, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn e_09_what_is_invalid_is_not_tried_again() {
+    let (refusing, dir, _tasks) = Refusing::start(Code::InvalidArgument);
+    let said = signet(&dir.path().join("api.sock"), "agent api watch").failed();
+    assert_eq!(said, "Error: not you (InvalidArgument)\n");
+    assert_eq!(refusing.calls.load(Relaxed), 1);
+
+    for code in [Code::Unavailable, Code::PermissionDenied] {
+        let (refusing, dir, _tasks) = Refusing::start(code);
+        let mut command = command("agent api watch -socketPath");
+        command.arg(dir.path().join("api.sock"));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut watch = command.spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        while refusing.calls.load(Relaxed) < 3 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+        assert!(refusing.calls.load(Relaxed) >= 3, "{code:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e_06_the_environment_tells_where_the_agent_is() {
+    let agent = Agent::start().await;
+    let fetch = |endpoint: &str| {
+        let mut command = command("agent api fetch -timeout 10s");
+        run(command.env("SPIFFE_ENDPOINT_SOCKET", endpoint), "")
+    };
+    let endpoint = format!("unix://{}", agent.socket().display());
+    assert!(fetch(&endpoint).ok().starts_with("Received 1 svid"));
+    let wrong = fetch("tcp://localhost:8000").failed();
+    assert!(
+        wrong.starts_with("Error: SPIFFE_ENDPOINT_SOCKET is \"tcp://localhost:8000\": "),
+        "{wrong}"
+    );
+    // A flag comes before the environment.
+    let mut told = command("agent api fetch -timeout 10s -socketPath");
+    told.arg(agent.socket());
+    let told = run(told.env("SPIFFE_ENDPOINT_SOCKET", "unix:///nowhere"), "");
+    assert!(told.ok().starts_with("Received 1 svid"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
