@@ -28,6 +28,30 @@ fn every_number_is_the_wires() {
     assert!(expected.len() > 250, "the tables are whole");
 }
 
+/// What goes beyond the standard is a service of its own.
+#[test]
+fn e_10_p_02_the_workload_api_has_the_standards_methods_alone() {
+    let files = descriptors().file;
+    let services = files.iter().flat_map(|file| &file.service);
+    let api: Vec<_> = services
+        .filter(|service| service.name() == "SpiffeWorkloadAPI")
+        .collect();
+    assert_eq!(api.len(), 1);
+    let names: Vec<&str> = api[0].method.iter().map(|one| one.name()).collect();
+    assert_eq!(
+        names,
+        [
+            "FetchX509SVID",
+            "FetchX509Bundles",
+            "FetchJWTSVID",
+            "FetchJWTBundles",
+            "ValidateJWTSVID",
+            "FetchWITSVID",
+            "FetchWITBundles",
+        ]
+    );
+}
+
 #[test]
 fn a_slip_is_noticed() {
     let mut slips = 0;

@@ -1,5 +1,6 @@
 //! The public socket, as stock clients see it.
 
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::sync::Arc;
 
 use agent::config::{SdsConfig, UnixAttestorConfig, WorkloadApiConfig, WorkloadAttestors};
@@ -8,6 +9,8 @@ use agent::workload::Attestors;
 use agent::workloads::{WorkloadView, Workloads};
 use hyper_util::rt::TokioIo;
 use identity::Selectors;
+use proto::workload::X509svidRequest;
+use proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use runtime::{Clock, Metrics, Peer, Readiness, Supervisor, Tasks};
 use spiffe::{TrustDomain, WorkloadApiClient, X509Source};
 use tempfile::TempDir;
@@ -97,6 +100,24 @@ pub(crate) fn domain() -> Domain {
     Domain::at("example.org", Clock::system().now())
 }
 
+/// The endpoint is a file of this machine, spoken to in plain HTTP/2 by whoever may open it.
+#[tokio::test]
+async fn e_01_e_03_e_05_e_07_a_unix_socket_asks_for_no_credentials() {
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let file = std::fs::metadata(agent.folder.path().join("api.sock")).unwrap();
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.permissions().mode() & 0o777, 0o777);
+    let mut request = tonic::Request::new(X509svidRequest {});
+    let header = "true".parse().unwrap();
+    request.metadata_mut().insert("workload.spiffe.io", header);
+    let mut client = SpiffeWorkloadApiClient::new(agent.channel().await);
+    let stream = client.fetch_x509svid(request).await;
+    let answer = stream.unwrap().into_inner().message().await.unwrap();
+    let svids = answer.unwrap().svids;
+    assert_eq!(svids[0].spiffe_id, "spiffe://example.org/web");
+}
+
 /// rust-spiffe, unmodified: its source follows rotations.
 #[tokio::test]
 async fn e_02_a_stock_x509_source_follows_rotations() {
@@ -131,7 +152,7 @@ async fn e_02_a_stock_x509_source_follows_rotations() {
 }
 
 #[tokio::test]
-async fn e_02_a_stock_client_fetches_everything() {
+async fn e_02_p_01_a_stock_client_fetches_everything() {
     let domain = domain();
     let other = Domain::at("other.org", Clock::system().now());
     let view = domain.federated([domain.identity("/web", 1, "web")], [&other.bundle]);

@@ -12,8 +12,8 @@ use proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use proto::spire::api::server::svid::v1::batch_new_x509svid_response::Result as BatchResult;
 use proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use proto::spire::api::server::svid::v1::{
-    BatchNewX509svidRequest, MintJwtsvidRequest, MintWitsvidRequest, MintX509svidRequest,
-    NewJwtsvidRequest, NewX509svidParams,
+    BatchNewWitsvidRequest, BatchNewX509svidRequest, MintJwtsvidRequest, MintWitsvidRequest,
+    MintX509svidRequest, NewJwtsvidRequest, NewX509svidParams,
 };
 use proto::spire::api::types;
 use testkit::TestServer;
@@ -495,10 +495,14 @@ async fn without_jwt_svids_the_methods_are_not_there() {
 }
 
 #[tokio::test]
-async fn wit_svids_are_not_offered() {
-    let house = House::new().await;
+async fn conf_id_20_wit_svids_are_not_issued() {
+    let mut house = House::new().await;
     let mut operator = house.operator();
     let refused = operator.mint_witsvid(MintWitsvidRequest::default());
+    assert_eq!(refused.await.unwrap_err().code(), Code::Unimplemented);
+    let refused = house
+        .svids
+        .batch_new_witsvid(BatchNewWitsvidRequest::default());
     assert_eq!(refused.await.unwrap_err().code(), Code::Unimplemented);
 }
 
