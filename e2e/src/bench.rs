@@ -1,6 +1,7 @@
 //! The figures of `make bench`, each beside a limit measured in the same run by the same program.
 
 pub mod agent;
+mod bare;
 pub mod entries;
 pub mod floor;
 pub mod h2;

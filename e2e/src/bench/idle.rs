@@ -103,7 +103,7 @@ async fn healthy(socket: &Path, started: Instant) -> Result<f64> {
 }
 
 /// How long the binary takes to print its version, in milliseconds.
-async fn floor(signet: &Path) -> Result<f64> {
+pub(super) async fn floor(signet: &Path) -> Result<f64> {
     let mut milliseconds = Vec::new();
     for _ in 0..STARTS {
         let started = Instant::now();

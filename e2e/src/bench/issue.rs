@@ -25,7 +25,7 @@ use testkit::{Tls, attest_with, local_channel, remote_channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Figure, Report, usage};
+use super::{Figure, Report, bare, usage};
 use crate::{Domain, Settings};
 
 /// What the server takes in one call.
@@ -134,12 +134,8 @@ impl Bench {
         let mut tls = Tls::new(Arc::new(bundle), None);
         let token = domain.server_cli(&["token", "generate"]).await?;
         // A warning follows: this token gives no further SPIFFE ID.
-        let token = token
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix("Token: "));
-        let token = token.context("`token generate` prints `Token: …`")?;
-        let agent = attest_with(remote_channel(address(&domain), &tls), token).await?;
+        let token = bare::token(&token)?;
+        let agent = attest_with(remote_channel(address(&domain), &tls), &token).await?;
         let request = BatchCreateEntryRequest {
             entries: entries(&agent),
             output_mask: None,

@@ -1,4 +1,5 @@
-//! Row c: a new stream on a warm cache. Row e: what connections and streams cost in memory.
+//! Row c: a new stream on a warm cache. Row e: what connections and streams cost in memory. The limit of both is the floor
+//! server.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,20 @@ pub async fn run(report: &mut Report) -> Result<()> {
     let floor = floor::start(&floor_socket, message.len(), &domain.path("floor.log")).await?;
     let (agent, floor) = (domain.agent()?.pid()?, floor.pid().map(|pid| (floor, pid))?);
 
-    memory(report, &socket, agent).await?;
+    let (ours, limits) = (
+        memory(&socket, agent).await?,
+        memory(&floor_socket, floor.1).await?,
+    );
+    for ((case, value, n), (_, limit, _)) in ours.into_iter().zip(limits) {
+        report.add(Figure {
+            row: "e",
+            case: case.to_owned(),
+            value,
+            unit: "KiB",
+            limit: Some(limit),
+            n,
+        });
+    }
     for own in [false, true] {
         for number in [1, 100, 1000] {
             let case = format!(
@@ -93,20 +107,11 @@ async fn measure(socket: &Path, pid: u32, number: usize, own: bool) -> Result<Me
     Ok(Measured { milliseconds, cpu })
 }
 
-async fn memory(report: &mut Report, socket: &Path, pid: u32) -> Result<()> {
+/// What the program at `socket` needs: by itself, for each stream, for each connection with one.
+async fn memory(socket: &Path, pid: u32) -> Result<Vec<(&'static str, f64, usize)>> {
     const COUNT: usize = 1000;
     let mut last = usage::resident(pid)?;
-    let mut figure = |case: &str, value: f64, n: usize| {
-        report.add(Figure {
-            row: "e",
-            case: case.to_owned(),
-            value,
-            unit: "KiB",
-            limit: None,
-            n,
-        });
-    };
-    figure("agent, one entry, resident", last, 1);
+    let mut figures = vec![("agent, one entry, resident", last, 1)];
     for (own, case) in [
         (
             false,
@@ -123,10 +128,10 @@ async fn memory(report: &mut Report, socket: &Path, pid: u32) -> Result<()> {
         }
         let now = usage::resident(pid)?;
         #[expect(clippy::cast_precision_loss, reason = "a thousand")]
-        figure(case, (now - last) / COUNT as f64, COUNT);
+        figures.push((case, (now - last) / COUNT as f64, COUNT));
         last = now;
     }
-    Ok(())
+    Ok(figures)
 }
 
 /// Streams that have had their first message.
