@@ -52,16 +52,8 @@ enum Family {
 impl Metrics {
     /// Figures under `prefix` (`spire_server`), each with the label `host`, this machine's name.
     pub fn new(prefix: &str) -> Self {
-        Self::with_host(prefix, &[])
-    }
-
-    /// Figures under `prefix`, each with the label `host`, this machine's name, and with these.
-    pub fn with_host(prefix: &str, labels: &[(&str, &str)]) -> Self {
         let host = nix::unistd::gethostname().unwrap_or_default();
-        let host = host.to_string_lossy();
-        let mut all = vec![("host", &*host)];
-        all.extend(labels);
-        Self::with_labels(prefix, &all)
+        Self::with_labels(prefix, &[("host", &host.to_string_lossy())])
     }
 
     /// Figures under `prefix`, each with exactly these labels beside its own.
