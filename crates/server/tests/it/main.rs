@@ -10,6 +10,7 @@ mod federation;
 mod k8s_psat;
 mod policy;
 mod running;
+mod scm;
 mod start;
 mod svid;
 mod tls;
