@@ -9,21 +9,27 @@ use e2e::cluster::Cluster;
 use e2e::process::Process;
 use e2e::{Domain, Settings, wait};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use proto::spire::api::server::bundle::v1::{BatchSetFederatedBundleRequest, GetBundleRequest};
 use proto::spire::api::server::entry::v1::ListEntriesRequest;
 use proto::spire::api::server::entry::v1::entry_client::EntryClient;
-use proto::spire::api::server::trustdomain::v1::ListFederationRelationshipsRequest;
 use proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
-use proto::spire::api::types::Entry;
+use proto::spire::api::server::trustdomain::v1::{
+    BatchCreateFederationRelationshipRequest, ListFederationRelationshipsRequest,
+};
+use proto::spire::api::types::federation_relationship::BundleEndpointProfile;
+use proto::spire::api::types::{Entry, FederationRelationship, HttpsWebProfile};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
 /// How many pods the time to an entry is taken of.
 const TIMED: usize = 40;
+
+/// Where the controller keeps what is its own.
+const OWN_NAMESPACE: &str = "leaderElection: {resourceNamespace: spire}\n";
 
 /// As two guides print them.
 const GUIDES: &str = r#"
@@ -176,6 +182,15 @@ impl Stage {
             .entries)
     }
 
+    /// The foreign trust domains that the server knows.
+    async fn relations(&self) -> Result<Vec<String>> {
+        let answer = TrustDomainClient::new(self.server())
+            .list_federation_relationships(ListFederationRelationshipsRequest::default())
+            .await?;
+        let all = answer.into_inner().federation_relationships;
+        Ok(all.into_iter().map(|one| one.trust_domain).collect())
+    }
+
     async fn until(&self, what: &str, holds: impl Fn(&[Entry]) -> bool) -> Result<Vec<Entry>> {
         wait::until(what, || async {
             let entries = self.entries().await?;
@@ -249,6 +264,8 @@ fn rights() -> Value {
           "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "controller" }, "subjects": subject },
         { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "namespace": "spire", "name": "controller" }, "rules": [
             { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "update", "patch"] },
+            { "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] },
+            { "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["signet-federation"], "verbs": ["get", "patch"] },
         ] },
         { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": { "namespace": "spire", "name": "controller" },
           "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "controller" }, "subjects": subject },
@@ -272,7 +289,7 @@ fn path(entry: &Entry) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guides_resources_register_their_pods() -> Result<()> {
     let stage = Stage::new().await?;
-    let _controller = stage.controller("controller", "")?;
+    let controller = stage.controller("controller", OWN_NAMESPACE)?;
     stage.cluster.apply_yaml(GUIDES).await?;
     let labels = [("spiffe.io/enabled", "true"), ("environment", "production")];
     stage.cluster.namespace_named("production", &labels).await?;
@@ -319,7 +336,40 @@ async fn the_guides_resources_register_their_pods() -> Result<()> {
     stage.condition("api-server", "Ready", "Registered").await?;
 
     let payment = payment(&stage).await?;
-    broken_and_deleted(&stage, &api, &payment).await
+    broken_and_deleted(&stage, &api, &payment).await?;
+    removed_meanwhile(&stage, controller).await
+}
+
+/// CTL-10: a relationship whose resource was removed while no controller ran goes when one does; one of somebody else's stays.
+async fn removed_meanwhile(stage: &Stage, mut controller: Process) -> Result<()> {
+    controller.kill().await?;
+    let by_hand = FederationRelationship {
+        trust_domain: "by-hand.example".to_owned(),
+        bundle_endpoint_url: "https://by-hand.example/".to_owned(),
+        bundle_endpoint_profile: Some(BundleEndpointProfile::HttpsWeb(HttpsWebProfile {})),
+        trust_domain_bundle: None,
+    };
+    let request = BatchCreateFederationRelationshipRequest {
+        federation_relationships: vec![by_hand],
+        output_mask: None,
+    };
+    let mut client = TrustDomainClient::new(stage.server());
+    client.batch_create_federation_relationship(request).await?;
+    let api = stage.resources(
+        "ClusterFederatedTrustDomain",
+        "clusterfederatedtrustdomains",
+    );
+    for resource in api.list(&ListParams::default()).await? {
+        let name = resource.metadata.name.unwrap_or_default();
+        api.delete(&name, &DeleteParams::default()).await?;
+    }
+    let _again = stage.controller("controller-again", OWN_NAMESPACE)?;
+    wait::until("the relationship to go", || async {
+        let left = stage.relations().await?;
+        ensure!(left == ["by-hand.example"], "{left:?}");
+        Ok(Some(()))
+    })
+    .await
 }
 
 /// The other guide's pod federates with a trust domain whose bundle nobody has: told, and put right by the bundle.
@@ -354,14 +404,9 @@ async fn payment(stage: &Stage) -> Result<Pod> {
         "{entry:?}"
     );
     wait::until("the federation relationship", || async {
-        let mut client = TrustDomainClient::new(stage.server());
-        let answer = client
-            .list_federation_relationships(ListFederationRelationshipsRequest::default())
-            .await?;
-        let all = answer.into_inner().federation_relationships;
+        let all = stage.relations().await?;
         Ok(all
-            .iter()
-            .any(|one| one.trust_domain == "cluster-b.example.com")
+            .contains(&"cluster-b.example.com".to_owned())
             .then_some(()))
     })
     .await?;

@@ -5,8 +5,10 @@
 pub mod config;
 pub mod crd;
 pub mod desired;
+pub mod dry_run;
 mod federation;
 pub mod lint;
+pub mod manifests;
 pub mod plan;
 mod publish;
 pub mod reconcile;

@@ -137,6 +137,19 @@ pub fn refuse(section: &mut Section, key: &str, instead: &str) {
     }
 }
 
+/// `text` with the values of `environment` for `$NAME` and `${NAME}`.
+///
+/// # Errors
+/// Every name without a value.
+pub fn expand(text: &str, environment: &BTreeMap<String, String>) -> Result<String, Problems> {
+    let found = Found::default();
+    let expanded = environment::expand(text, environment, &found);
+    match found.take() {
+        problems if problems.is_empty() => Ok(expanded),
+        problems => Err(Problems(problems)),
+    }
+}
+
 /// Where problems are gathered.
 #[derive(Clone, Debug, Default)]
 struct Found(Rc<RefCell<Vec<Problem>>>);

@@ -1,7 +1,9 @@
 //! The config file: SPIRE's `ControllerManagerConfig`, and a block `signet` for what only this controller has.
 
 mod read;
+mod source;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,6 +51,14 @@ pub struct Config {
     pub mass_delete: MassDelete,
     /// Namespaces whose pods are watched; all when empty.
     pub cache_namespaces: Vec<String>,
+    /// The labels that a ClusterSPIFFEID must have for the API server to tell of it; none tells of all.
+    pub spiffe_id_labels: BTreeMap<String, String>,
+    /// Where resources come from instead of Kubernetes.
+    pub manifests: Option<Manifests>,
+    /// Whether federation relationships that somebody else made become the controller's once a resource declares them.
+    pub adopt_federation: bool,
+    /// Whether everything is looked at and nothing written.
+    pub dry_run: bool,
     /// Where the trust bundle is published, if anywhere.
     pub bundle: Option<bundle::Config>,
 }
@@ -77,6 +87,15 @@ pub struct OwnershipRule {
     pub prefix: String,
     /// IDs of a former prefix, to be deleted when nothing declares them: `Some("")` means IDs without a dot.
     pub cleanup: Option<String>,
+}
+
+/// A folder of manifests: SPIRE's static mode, without Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifests {
+    /// Its files that end in `.yaml` are read.
+    pub folder: PathBuf,
+    /// Whether `$NAME` and `${NAME}` stand for the environment's values in them.
+    pub expand_environment: bool,
 }
 
 /// The kinds that are handled.
@@ -123,6 +142,14 @@ pub struct MassDelete {
     pub percent: u8,
     /// Fewer deletes than this are never held back.
     pub at_least: usize,
+}
+
+impl OwnershipRule {
+    /// The prefix without the dot that ends it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.prefix.strip_suffix('.').unwrap_or(&self.prefix)
+    }
 }
 
 impl fmt::Display for OwnershipRule {

@@ -104,15 +104,22 @@ impl Wanted {
         }
     }
 
-    /// Whether `other`, under the same key, says the same. DNS names are a set, as a server may keep them so.
+    /// In what `other`, under the same key, differs. DNS names are a set, as a server may keep them so.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let names = |wanted: &Self| wanted.dns_names.iter().cloned().collect::<BTreeSet<_>>();
-        let plain = |wanted: &Self| Self {
-            dns_names: Vec::new(),
-            ..wanted.clone()
-        };
-        names(self) == names(other) && plain(self) == plain(other)
+        let differ = [
+            ("X.509-SVID TTL", self.x509_svid_ttl != other.x509_svid_ttl),
+            ("JWT-SVID TTL", self.jwt_svid_ttl != other.jwt_svid_ttl),
+            ("federatesWith", self.federates_with != other.federates_with),
+            ("admin", self.admin != other.admin),
+            ("downstream", self.downstream != other.downstream),
+            ("DNS names", names(self) != names(other)),
+            ("hint", self.hint != other.hint),
+            ("storeSVID", self.store_svid != other.store_svid),
+        ];
+        let differ = differ.into_iter().filter(|(_, differs)| *differs);
+        differ.map(|(name, _)| name).collect()
     }
 
     /// Checks it by the rules of a server of `trust_domain`.

@@ -1,25 +1,41 @@
 //! ClusterFederatedTrustDomains become the server's federation relationships.
 //!
-//! A relationship has no place for a mark of whose it is. So only those are deleted that a resource declared while this
-//! process watched; what was deleted meanwhile stays, and the TrustDomain API removes it.
+//! Only what the controller made is ever changed or deleted, and a record of that outlives it: what was removed from the
+//! cluster while no controller ran goes when one does.
 
 mod plan;
+mod record;
 
 use std::time::Duration;
 
+use proto::spire::api::types::FederationRelationship;
 use runtime::{BoxError, Clock, Metrics, Shutdown};
+use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::config::Config;
+use super::dry_run::{DryRun, Part};
 use super::reconcile::kubernetes_time;
 use super::state::{Event, StatusUpdate};
 use crate::signet::{Signet, SignetError};
 
-use plan::Federations;
+use plan::{Federations, Writes};
+pub(super) use record::Record;
+use record::RecordError;
 
 /// Between an event and the work, so that several events are one piece of work.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// Why a pass did not come to its end.
+#[derive(Debug, Error)]
+enum PassError {
+    #[error(transparent)]
+    Server(#[from] SignetError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
 
 /// The loop over foreign trust domains.
 pub(super) struct Federator {
@@ -28,6 +44,9 @@ pub(super) struct Federator {
     pub(super) leads: Option<watch::Receiver<bool>>,
     pub(super) statuses: mpsc::Sender<StatusUpdate>,
     pub(super) unwritten: mpsc::UnboundedReceiver<String>,
+    pub(super) record: Record,
+    /// Takes what would be written; then nothing is.
+    pub(super) dry_run: Option<DryRun>,
     pub(super) metrics: Metrics,
     pub(super) clock: Clock,
     /// Between two looks at the server.
@@ -36,7 +55,10 @@ pub(super) struct Federator {
 
 impl Federator {
     pub(super) async fn run(mut self, config: &Config, shutdown: Shutdown) -> Result<(), BoxError> {
-        let mut state = Federations::new(config.scope.clone(), config.class.clone());
+        let adopt = config.adopt_federation;
+        let mut state = Federations::new(config.scope.clone(), config.class.clone(), adopt);
+        // Whether the record was read since this process leads: another one may have written it before.
+        let mut restored = false;
         let mut due = Instant::now();
         loop {
             tokio::select! {
@@ -52,54 +74,78 @@ impl Federator {
             due = Instant::now() + self.resync;
             if self.leads.as_ref().is_some_and(|leads| !*leads.borrow()) {
                 due = Instant::now() + Duration::from_secs(1);
+                restored = false;
                 continue;
             }
-            if let Err(error) = self.reconcile(&mut state).await {
+            if let Err(error) = self.reconcile(&mut state, &mut restored).await {
                 self.metrics
                     .counter("server_errors", &[("call", "federation")])
                     .increment();
                 tracing::warn!(%error, "cannot reconcile foreign trust domains");
             }
-            self.tell(&mut state);
+            if self.dry_run.is_none() {
+                self.tell(&mut state);
+            }
         }
     }
 
-    async fn reconcile(&self, state: &mut Federations) -> Result<(), SignetError> {
+    async fn reconcile(
+        &self,
+        state: &mut Federations,
+        restored: &mut bool,
+    ) -> Result<(), PassError> {
+        if !*restored {
+            state.restore(self.record.load().await?);
+            *restored = true;
+        }
+        let recorded = state.owned().clone();
         state.listed(self.list().await?);
-        let writes = state.plan();
-        let created = self.signet.create_federation(writes.create.clone()).await?;
-        let updated = self.signet.update_federation(writes.update.clone()).await?;
-        let changed = writes
-            .create
-            .iter()
-            .chain(&writes.update)
-            .zip(created.into_iter().chain(updated));
-        let mut any = false;
-        for (relation, outcome) in changed {
-            any = true;
-            let failure = (!outcome.is_ok()).then_some(outcome.message);
-            if let Some(error) = &failure {
-                tracing::warn!(
-                    trust_domain = relation.trust_domain,
-                    error,
-                    "the server refused a federation relationship"
-                );
+        if let Some(dry_run) = &self.dry_run {
+            if state.is_synced() {
+                dry_run.found(Part::Federation, state.preview());
             }
-            state.written(&relation.trust_domain, failure);
+            return Ok(());
         }
-        let deleted = self.signet.delete_federation(writes.delete.clone()).await?;
-        for (trust_domain, outcome) in writes.delete.iter().zip(&deleted) {
-            tracing::info!(trust_domain, code = ?outcome.code, "federation relationship deleted");
+        let writes = state.plan();
+        let intended = state.intended(&writes);
+        if intended != recorded {
+            self.record.save(&intended).await?;
         }
-        if any || !deleted.is_empty() {
+        let any = writes != Writes::default();
+        // Whatever becomes of the writes, the record follows.
+        let written = self.write(state, writes).await;
+        if *state.owned() != intended {
+            self.record.save(state.owned()).await?;
+        }
+        written?;
+        if any {
             state.listed(self.list().await?);
         }
         Ok(())
     }
 
-    async fn list(
-        &self,
-    ) -> Result<Vec<proto::spire::api::types::FederationRelationship>, SignetError> {
+    async fn write(&self, state: &mut Federations, writes: Writes) -> Result<(), PassError> {
+        let created = self.signet.create_federation(writes.create.clone()).await?;
+        for (relation, outcome) in writes.create.iter().zip(created) {
+            let failure = (!outcome.is_ok()).then_some(outcome.message);
+            state.created(&relation.trust_domain, refused(relation, failure));
+        }
+        let updated = self.signet.update_federation(writes.update.clone()).await?;
+        for (relation, outcome) in writes.update.iter().zip(updated) {
+            let failure = (!outcome.is_ok()).then_some(outcome.message);
+            state.written(&relation.trust_domain, refused(relation, failure));
+        }
+        let deleted = self.signet.delete_federation(writes.delete.clone()).await?;
+        for (trust_domain, outcome) in writes.delete.iter().zip(&deleted) {
+            tracing::info!(trust_domain, code = ?outcome.code, "federation relationship deleted");
+            if matches!(outcome.code, Code::Ok | Code::NotFound) {
+                state.deleted(trust_domain);
+            }
+        }
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<FederationRelationship>, SignetError> {
         // More pages than any server has, so that a server that never ends does not keep us.
         const MOST_PAGES: usize = 1000;
         let mut all = Vec::new();
@@ -126,6 +172,18 @@ impl Federator {
             }
         }
     }
+}
+
+fn refused(relation: &FederationRelationship, failure: Option<String>) -> Option<String> {
+    if let Some(error) = &failure {
+        let trust_domain = &relation.trust_domain;
+        tracing::warn!(
+            trust_domain,
+            error,
+            "the server refused a federation relationship"
+        );
+    }
+    failure
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 
 mod ids;
 mod listing;
+mod preview;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use super::desired::{Key, Source, Wanted};
 
 pub use ids::Ownership;
 pub use listing::Listing;
+pub use preview::{Action, Change};
 
 /// Entries of no pod stand under this name among the pods.
 const NO_POD: &str = "";
@@ -259,10 +261,12 @@ impl Ledger {
         if existing.len() > 1 {
             self.leaving.insert(key.clone());
         }
-        let Some((id, kept)) = kept(existing) else {
+        let id = kept(existing).map(|(id, _)| id.clone());
+        let Some((id, kept)) = id.and_then(|id| existing.get_mut(&id).map(|kept| (id, kept)))
+        else {
             return;
         };
-        if kept.wanted.says_the_same(&wanted) {
+        if kept.wanted.differences(&wanted).is_empty() {
             // One copy in memory is enough.
             kept.wanted = wanted;
             self.failed.remove(key);
@@ -271,7 +275,7 @@ impl Ledger {
                 "the server has entry {id} for the same workload, made by somebody else and saying something else"
             );
             self.failed.insert(key.clone(), message);
-        } else if let Ok(id) = EntryId::new(id) {
+        } else if let Ok(id) = EntryId::new(&id) {
             writes.update.push(wanted.entry(id));
         }
     }
@@ -405,20 +409,15 @@ impl Ledger {
     }
 
     /// The own IDs of `key` that are not to stay.
-    fn superfluous(&mut self, key: &Key) -> Vec<String> {
+    fn superfluous(&self, key: &Key) -> Vec<String> {
         let stays = self.wanted.contains_key(key);
-        let Some(existing) = self.existing.get_mut(key) else {
+        let Some(existing) = self.existing.get(key) else {
             return Vec::new();
         };
-        let kept = if stays {
-            kept(existing).map(|(id, _)| id.to_owned())
-        } else {
-            None
-        };
-        let own = existing.iter().filter(|(id, existing)| {
-            existing.ownership != Ownership::Foreign && Some(*id) != kept.as_ref()
-        });
-        own.map(|(id, _)| id.clone()).collect()
+        let kept = if stays { kept(existing) } else { None };
+        let kept = kept.map(|(id, _)| id);
+        let own = own(existing).filter(|id| Some(*id) != kept);
+        own.cloned().collect()
     }
 
     /// What became of a delete. A failed one is looked at again by the next [`Ledger::deletes`].
@@ -481,11 +480,19 @@ impl Ledger {
 }
 
 /// The entry of a key that stays: an own one before one of a former prefix before somebody else's.
-fn kept(existing: &mut BTreeMap<String, Existing>) -> Option<(&str, &mut Existing)> {
-    let first = existing
-        .iter_mut()
-        .min_by(|a, b| (a.1.ownership, a.0).cmp(&(b.1.ownership, b.0)));
-    first.map(|(id, existing)| (id.as_str(), existing))
+fn kept(existing: &BTreeMap<String, Existing>) -> Option<(&String, &Existing)> {
+    let rank = |a: &(&String, &Existing), b: &(&String, &Existing)| {
+        (a.1.ownership, a.0).cmp(&(b.1.ownership, b.0))
+    };
+    existing.iter().min_by(rank)
+}
+
+/// The IDs that are not somebody else's.
+fn own(existing: &BTreeMap<String, Existing>) -> impl Iterator<Item = &String> {
+    let own = existing
+        .iter()
+        .filter(|(_, existing)| existing.ownership != Ownership::Foreign);
+    own.map(|(id, _)| id)
 }
 
 fn pods(key: &Key) -> Vec<String> {

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::config::Config;
+use super::dry_run::{DryRun, Part};
 use super::lint::Counts;
 use super::state::{Event, State, StatusUpdate};
 use crate::lease;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The time, for statuses.
     pub clock: Clock,
+    /// Takes what would be written; then nothing is.
+    pub dry_run: Option<DryRun>,
 }
 
 /// See the [module](self).
@@ -121,7 +124,7 @@ impl Reconciler {
         if self.may_write() {
             self.due();
             self.list().await;
-            if self.listed {
+            if self.listed && self.parts.dry_run.is_none() {
                 self.write().await;
                 self.delete().await;
             }
@@ -132,8 +135,13 @@ impl Reconciler {
 
     /// Whether there is something to do at once.
     fn is_busy(&self) -> bool {
-        let server = self.page.is_some() || (self.listed && self.state.ledger.is_busy());
+        let server = self.page.is_some() || (self.listed && self.has_writes());
         self.state.backlog() > 0 || (server && self.may_write())
+    }
+
+    /// Whether there are entries to look at; a dry run looks at all of them at once.
+    fn has_writes(&self) -> bool {
+        self.parts.dry_run.is_none() && self.state.ledger.is_busy()
     }
 
     fn leads(&self) -> bool {
@@ -261,11 +269,14 @@ impl Reconciler {
         self.status_at = now + STATUS_EVERY;
         self.figures();
         self.parts.counts.publish(&self.state);
-        let settled = self.listed && self.state.backlog() == 0 && !self.state.ledger.is_busy();
+        let settled = self.listed && self.state.backlog() == 0 && !self.has_writes();
         if settled && self.state.missing().is_empty() {
             self.ready = None;
+            if let Some(dry_run) = &self.parts.dry_run {
+                dry_run.found(Part::Entries, self.state.preview());
+            }
         }
-        if !self.leads() || !self.listed {
+        if self.parts.dry_run.is_some() || !self.leads() || !self.listed {
             return;
         }
         let time = kubernetes_time(self.parts.clock.now());

@@ -10,7 +10,8 @@ use runtime::{BoxError, Clock, Metrics, Readiness, Tasks};
 use tokio::sync::{mpsc, watch as watched};
 
 use super::config::Config;
-use super::federation::Federator;
+use super::dry_run::{DryRun, Part};
+use super::federation::{Federator, Record};
 use super::lint::Counts;
 use super::publish::{self, Publisher};
 use super::reconcile::{Parts, Reconciler};
@@ -22,7 +23,7 @@ use crate::lease::{self, LeaseConfig};
 use crate::signet::Signet;
 
 /// How many events wait between the watches and the loop before the watches have to wait.
-const EVENTS: usize = 1024;
+pub(super) const EVENTS: usize = 1024;
 
 /// What the program runs by.
 pub struct Options {
@@ -51,6 +52,8 @@ pub struct Running {
     pub signet: Signet,
     /// For the lint of admission.
     pub counts: Counts,
+    /// What would be written, when the config asks for a dry run.
+    pub dry_run: Option<DryRun>,
 }
 
 /// Starts the controller.
@@ -59,7 +62,7 @@ pub struct Running {
 /// When an address cannot be listened on.
 pub async fn start(mut options: Options, tasks: &Tasks) -> Result<Running, BoxError> {
     find_cluster_domain(&mut options.config).await;
-    serve_pages(&options, tasks).await?;
+    serve_pages(&options.config, &options.metrics, &options.readiness, tasks).await?;
     let config = Arc::new(options.config.clone());
     tracing::info!(
         trust_domain = %config.scope.trust_domain, cluster = config.scope.cluster_name, entries = %config.ownership,
@@ -69,8 +72,9 @@ pub async fn start(mut options: Options, tasks: &Tasks) -> Result<Running, BoxEr
         leads: elect(&options, tasks),
         signet: Signet::new(&config.server_socket),
         counts: Counts::default(),
+        dry_run: dry_run(&config, &options.metrics),
     };
-    if options.webhooks {
+    if options.webhooks && !config.dry_run {
         let webhook = Webhook {
             config: config.clone(),
             counts: running.counts.clone(),
@@ -112,12 +116,10 @@ pub async fn start(mut options: Options, tasks: &Tasks) -> Result<Running, BoxEr
 /// Whether this process leads, where there is an election.
 fn elect(options: &Options, tasks: &Tasks) -> Option<watched::Receiver<bool>> {
     let election = &options.config.leader_election;
-    election.enabled.then(|| {
+    // A dry run gets in nobody's way.
+    (election.enabled && !options.config.dry_run).then(|| {
         let lease = LeaseConfig {
-            namespace: election
-                .namespace
-                .clone()
-                .unwrap_or_else(|| options.client.default_namespace().to_owned()),
+            namespace: own_namespace(&options.config, &options.client),
             name: election.name.clone(),
             identity: options.identity.clone(),
             duration: election.lease,
@@ -130,7 +132,8 @@ fn elect(options: &Options, tasks: &Tasks) -> Option<watched::Receiver<bool>> {
 
 /// Keeps the trust bundle where the config says.
 fn publish_bundle(options: &Options, running: &Running, recorder: &Recorder, tasks: &Tasks) {
-    let Some(config) = options.config.bundle.clone() else {
+    let config = options.config.bundle.clone();
+    let Some(config) = config.filter(|_| !options.config.dry_run) else {
         return;
     };
     let publisher = bundle::Options {
@@ -183,6 +186,7 @@ impl Program<'_> {
             counts: running.counts.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
+            dry_run: running.dry_run.clone(),
         };
         // A replica that waits for the lease is as ready as it gets.
         let ready = if running.leads.is_some() {
@@ -204,6 +208,8 @@ impl Program<'_> {
             leads: running.leads.clone(),
             statuses: statuses.clone(),
             unwritten: self.unwritten(&[Kind::FederatedTrustDomain]),
+            record: self.record(),
+            dry_run: running.dry_run.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             resync: self.config.resync,
@@ -212,6 +218,14 @@ impl Program<'_> {
         self.tasks.spawn("federation", async move {
             federator.run(&config, shutdown).await
         });
+    }
+
+    fn record(&self) -> Record {
+        Record::ConfigMap {
+            client: self.client.clone(),
+            namespace: own_namespace(&self.config, &self.client),
+            key: self.config.ownership.name().to_owned(),
+        }
     }
 
     async fn watch(&self, kinds: &[Kind]) -> mpsc::Receiver<Event> {
@@ -236,15 +250,37 @@ impl Program<'_> {
     }
 }
 
-async fn serve_pages(options: &Options, tasks: &Tasks) -> Result<(), BoxError> {
-    if let Some(address) = options.config.metrics_address {
-        options.metrics.serve(bind_tcp(address).await?, tasks);
+/// Where the Lease is, and what else the controller keeps for itself.
+fn own_namespace(config: &Config, client: &Client) -> String {
+    let given = config.leader_election.namespace.clone();
+    given.unwrap_or_else(|| client.default_namespace().to_owned())
+}
+
+/// What takes the loops' findings, when the config asks for a dry run.
+pub(super) fn dry_run(config: &Config, metrics: &Metrics) -> Option<DryRun> {
+    let mut parts = Vec::new();
+    let files = config.manifests.is_some();
+    if !files || config.reconcile.static_entries {
+        parts.push(Part::Entries);
     }
-    if let Some(address) = options.config.health_address {
+    if config.reconcile.federated_trust_domains {
+        parts.push(Part::Federation);
+    }
+    config.dry_run.then(|| DryRun::new(&parts, metrics.clone()))
+}
+
+pub(super) async fn serve_pages(
+    config: &Config,
+    metrics: &Metrics,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) -> Result<(), BoxError> {
+    if let Some(address) = config.metrics_address {
+        metrics.serve(bind_tcp(address).await?, tasks);
+    }
+    if let Some(address) = config.health_address {
         // The paths that SPIRE's controller manager has.
-        options
-            .readiness
-            .serve(bind_tcp(address).await?, "/healthz", "/readyz", tasks);
+        readiness.serve(bind_tcp(address).await?, "/healthz", "/readyz", tasks);
     }
     Ok(())
 }

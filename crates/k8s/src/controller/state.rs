@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use super::config::Config;
 use super::desired::{Key, Node, Pod};
-use super::plan::{Ledger, Verdict, Written};
+use super::dry_run::{Preview, Row};
+use super::plan::{Change, Ledger, Verdict, Written};
 
 use resources::{Outcome, RuleRecord, StaticRecord};
 use services::Services;
@@ -92,7 +93,10 @@ impl State {
     /// Knows nothing yet.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        let mut missing = BTreeSet::from([Kind::Pod, Kind::Node, Kind::Namespace, Kind::Endpoints]);
+        let mut missing = BTreeSet::new();
+        if config.manifests.is_none() {
+            missing.extend([Kind::Pod, Kind::Node, Kind::Namespace, Kind::Endpoints]);
+        }
         if config.reconcile.spiffe_ids {
             missing.insert(Kind::SpiffeId);
         }
@@ -208,6 +212,38 @@ impl State {
         let deletes = ledger.deletes(most, |key| self.verdict(key));
         self.ledger = ledger;
         deletes
+    }
+
+    /// What is not as declared.
+    #[must_use]
+    pub fn preview(&self) -> Preview {
+        let changes = self.ledger.preview(|key| self.verdict(key)).into_iter();
+        let row = |change: Change| {
+            let declared_by = change.declared_by.and_then(|uid| self.declaration(&uid));
+            let declared_by = declared_by.map(|name| format!("declared by {name}"));
+            let reasons = [Some(change.reason), declared_by].into_iter().flatten();
+            let reasons: Vec<String> = reasons.filter(|reason| !reason.is_empty()).collect();
+            Row {
+                action: change.action,
+                subject: change.key.spiffe_id.to_string(),
+                id: change.id,
+                reason: reasons.join("; "),
+            }
+        };
+        Preview {
+            rows: changes.map(row).collect(),
+            declared: self.ledger.wanted(),
+        }
+    }
+
+    /// Kind and name of a resource.
+    fn declaration(&self, uid: &str) -> Option<String> {
+        let (kind, name) = match (self.rules.get(uid), self.statics.get(uid)) {
+            (Some(record), _) => ("ClusterSPIFFEID", &record.head.name),
+            (None, Some(record)) => ("ClusterStaticEntry", &record.head.name),
+            (None, None) => return None,
+        };
+        Some(format!("{kind} {name}"))
     }
 
     /// Whether the entry of `key`, which nothing declares, may go.

@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DynamicObject};
+use kube::core::{Expression, Selector};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
@@ -86,8 +87,11 @@ struct Watch {
 impl Watch {
     /// Ends when nobody listens any more. A watch that breaks begins anew with a list, after a pause.
     async fn run(self) {
-        let stream =
-            watcher(self.api.clone(), watcher::Config::default().page_size(PAGE)).default_backoff();
+        let mut wanted = watcher::Config::default().page_size(PAGE);
+        if self.kind == Kind::SpiffeId && !self.config.spiffe_id_labels.is_empty() {
+            wanted = wanted.labels_from(&self.labels());
+        }
+        let stream = watcher(self.api.clone(), wanted).default_backoff();
         let mut stream = std::pin::pin!(stream);
         while let Some(told) = stream.next().await {
             let event = match told {
@@ -106,6 +110,13 @@ impl Watch {
                 return;
             }
         }
+    }
+
+    fn labels(&self) -> Selector {
+        let labels = self.config.spiffe_id_labels.iter();
+        labels
+            .map(|(key, value)| Expression::Equal(key.clone(), value.clone()))
+            .collect()
     }
 
     fn event(&self, told: watcher::Event<DynamicObject>) -> Option<Event> {

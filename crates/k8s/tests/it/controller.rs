@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s::controller::config;
+use k8s::controller::dry_run::{DryRun, Part};
 use k8s::controller::lint::Counts;
 use k8s::controller::reconcile::{Parts, Reconciler};
 use k8s::controller::state::{Event, Kind, StatusUpdate};
@@ -24,6 +25,7 @@ struct Loop {
     leads: watch::Sender<bool>,
     signet: Signet,
     metrics: Metrics,
+    dry_run: Option<DryRun>,
     tasks: Tasks,
     _unwritten: mpsc::UnboundedSender<String>,
 }
@@ -45,8 +47,12 @@ impl Loop {
         let (leads, leading) = watch::channel(true);
         let signet = Signet::new(socket);
         let metrics = Metrics::with_labels("test", &[]);
+        let config = config::read(&text, None).expect("a config");
+        let dry_run = config
+            .dry_run
+            .then(|| DryRun::new(&[Part::Entries], metrics.clone()));
         let parts = Parts {
-            config: Arc::new(config::read(&text, None).expect("a config")),
+            config: Arc::new(config),
             signet: signet.clone(),
             events: receiver,
             leads: Some(leading),
@@ -55,6 +61,7 @@ impl Loop {
             counts: Counts::default(),
             metrics: metrics.clone(),
             clock: Clock::system(),
+            dry_run: dry_run.clone(),
         };
         let (_, tasks) = Supervisor::new();
         tasks.spawn("loop", Reconciler::new(parts, None).run(tasks.shutdown()));
@@ -64,6 +71,7 @@ impl Loop {
             leads,
             signet,
             metrics,
+            dry_run,
             tasks,
             _unwritten: unwritten,
         }
@@ -221,6 +229,39 @@ async fn what_the_server_refuses_is_told_and_tried_again() {
         .tell(Event::Apply(Kind::SpiffeId, rule(2, ID)))
         .await;
     controller.until(1).await;
+}
+
+/// CTL-15: a dry run says what would be written, and writes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn ctl_15_a_dry_run_writes_nothing() {
+    let server = TestServer::start().await;
+    let controller = Loop::start(&server, "");
+    controller.list(&[rule(1, ID)], &pods(2)).await;
+    let before = controller.until(2).await;
+    drop(controller);
+    let mut dry = Loop::start(&server, "signet: {dryRun: true}\n");
+    // One pod has gone, one has come, and the other's entry is to say something else.
+    let mut changed = rule(2, ID);
+    changed["spec"]["ttl"] = json!("5m");
+    dry.list(&[changed], &[pod("p1"), pod("p2")]).await;
+    let dry_run = dry.dry_run.clone().expect("a dry run");
+    let report = dry_run.report(Duration::from_secs(30)).await;
+    let report = report.expect("a report");
+    for expected in [
+        "entries: 1 to create, 1 to update, 1 to delete, 0 to leave alone; 2 declared",
+        "differs in X.509-SVID TTL; declared by ClusterSPIFFEID r",
+        "its pod is gone",
+    ] {
+        assert!(
+            report.contains(expected),
+            "{expected:?} is not in\n{report}"
+        );
+    }
+    let figures = dry.metrics.render();
+    let planned = "test_planned_changes{of=\"entries\",action=\"create\"} 1";
+    assert!(figures.contains(planned), "{figures}");
+    assert_eq!(dry.entries().await, before);
+    assert!(dry.statuses.try_recv().is_err(), "no status either");
 }
 
 /// Without the lease nothing is written; with it, the server is looked at before anything is.

@@ -7,4 +7,5 @@ mod controller;
 mod inject;
 mod manifests;
 mod signet;
+mod static_mode;
 mod workload;

@@ -343,9 +343,7 @@ async fn ctl_05_the_webhooks_certificate() {
         csr: csr.into(),
         ttl: 86_400,
     };
-    let answer = SvidClient::new(server.local())
-        .mint_x509svid(request)
-        .await;
+    let answer = SvidClient::new(server.local()).mint_x509svid(request).await;
     let answer = answer.unwrap().into_inner().svid.unwrap();
     let expires = answer.expires_at;
     assert_eq!(answer.id, Some((&id).into()));

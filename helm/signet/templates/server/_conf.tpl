@@ -59,6 +59,7 @@
   "clusterDomain" $x.clusterDomain
   "className" $x.className
   "watchClassless" $c.watchClassless
+  "filterByClassName" $c.filterByClassName
   "ignoreNamespaces" $c.ignoreNamespaces
   "gcInterval" $c.gcInterval
   "logLevel" $c.logLevel
@@ -79,6 +80,10 @@
 {{- end -}}
 {{- $_ := set $conf "signet" (dict "bundle" $bundle) -}}
 {{- end -}}
+{{- $own := dict -}}
+{{- if $c.dryRun -}}{{- $_ := set $own "dryRun" true -}}{{- end -}}
+{{- if $c.adoptFederation -}}{{- $_ := set $own "adoptFederation" true -}}{{- end -}}
+{{- if $own -}}{{- $_ := set $conf "signet" (merge $own ($conf.signet | default dict)) -}}{{- end -}}
 {{- if $c.parentIDTemplate -}}{{- $_ := set $conf "parentIDTemplate" $c.parentIDTemplate -}}{{- end -}}
 {{- if $c.addEntryIDPrefix -}}{{- $_ := set $conf "entryIDPrefix" $x.clusterName -}}{{- end -}}
 {{- if not (kindIs "invalid" $c.entryIDPrefixCleanup) -}}{{- $_ := set $conf "entryIDPrefixCleanup" $c.entryIDPrefixCleanup -}}{{- end -}}

@@ -8,6 +8,7 @@ use regex::Regex;
 use runtime::config::{Problems, Section, Value};
 use serde_json::Value as Json;
 
+use super::source::{manifests, spiffe_id_labels};
 use super::{Class, Config, LeaderElection, MassDelete, OwnershipRule, Reconcile, Webhook};
 use crate::bundle::config as bundle;
 use crate::config_file;
@@ -50,12 +51,17 @@ fn build(root: &mut Section) -> Option<Config> {
     let mut own = root.section("signet");
     let ready_endpoints_only = own.get("readyEndpointsOnly").unwrap_or(false);
     let mass_delete = mass_delete(&mut own);
+    let dry_run = own.get("dryRun").unwrap_or(false);
+    let adopt_federation = own.get("adoptFederation").unwrap_or(false);
     let anchored = own.get("anchoredIgnoreNamespaces").unwrap_or(false);
     let bundle = bundle::read(&mut own);
     drop(own);
+    let manifests = manifests(root);
     let config = Config {
         ignore_namespaces: ignored(root, anchored),
-        reconcile: reconcile(root),
+        reconcile: reconcile(root, manifests.is_some()),
+        spiffe_id_labels: spiffe_id_labels(root, &class.name),
+        manifests,
         resync: root
             .get::<Span>("gcInterval")
             .map_or_else(|| Duration::from_secs(10), |span| span.0),
@@ -80,6 +86,8 @@ fn build(root: &mut Section) -> Option<Config> {
         ownership,
         ready_endpoints_only,
         mass_delete,
+        adopt_federation,
+        dry_run,
         bundle,
     };
     pass_over(root);
@@ -111,17 +119,6 @@ fn pass_over(root: &mut Section) {
     }
     for key in ["grpc", "controller"] {
         root.section(key).ignore_rest();
-    }
-    for key in ["filterByClassName", "expandEnvStaticManifests"] {
-        if root.get(key).unwrap_or(false) {
-            root.problem(key, "not done by this controller; leave it out");
-        }
-    }
-    if root
-        .get::<String>("staticManifestPath")
-        .is_some_and(|path| !path.is_empty())
-    {
-        root.problem("staticManifestPath", "this controller reads no manifests from files; without Kubernetes, use `signet server entry create -data`");
     }
 }
 
@@ -194,12 +191,14 @@ fn ignored(root: &mut Section, anchored: bool) -> Vec<Regex> {
     all
 }
 
-fn reconcile(root: &mut Section) -> Reconcile {
+fn reconcile(root: &mut Section, from_files: bool) -> Reconcile {
     let mut section = root.section("reconcile");
     // An absent block handles everything; in a block, what is absent is off.
     let absent = !section.is_present();
+    let spiffe_ids = section.get("clusterSPIFFEIDs").unwrap_or(absent);
     Reconcile {
-        spiffe_ids: section.get("clusterSPIFFEIDs").unwrap_or(absent),
+        // Without Kubernetes there are no pods.
+        spiffe_ids: spiffe_ids && !from_files,
         federated_trust_domains: section
             .get("clusterFederatedTrustDomains")
             .unwrap_or(absent),

@@ -142,3 +142,35 @@ fn anchored_patterns_match_whole_names() {
         "{text}signet: {{anchoredIgnoreNamespaces: true}}\n"
     )));
 }
+
+#[test]
+fn a_folder_of_manifests_stands_in_for_kubernetes() {
+    let text = "clusterName: scm\ntrustDomain: example.org\nclassName: scm\nwatchClassless: true\nstaticManifestPath: /etc/spire/manifests\n";
+    let config = read(text, None).unwrap();
+    let manifests = config.manifests.unwrap();
+    assert_eq!(manifests.folder, PathBuf::from("/etc/spire/manifests"));
+    assert!(!manifests.expand_environment && !config.reconcile.spiffe_ids);
+    assert!(config.reconcile.static_entries && config.reconcile.federated_trust_domains);
+    let alone = "clusterName: a\ntrustDomain: b\nexpandEnvStaticManifests: true\n";
+    let problems = read(alone, None).unwrap_err().to_string();
+    assert!(problems.starts_with("expandEnvStaticManifests: "));
+}
+
+#[test]
+fn the_class_filters_what_the_api_server_tells() {
+    let labels = |more: &str| {
+        let text = format!("clusterName: a\ntrustDomain: b\n{more}");
+        read(&text, None)
+            .map(|config| config.spiffe_id_labels)
+            .map_err(|problems| problems.to_string())
+    };
+    assert_eq!(labels("").unwrap(), BTreeMap::new());
+    let both = "className: x\nfilterByClassName: true\nclusterSPIFFEIDLabelSelector: {child: 'true', spire.spiffe.io/class-name: y}\n";
+    let expected = [("child", "true"), ("spire.spiffe.io/class-name", "x")];
+    let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(labels(both).unwrap(), BTreeMap::from(expected));
+    let classless = labels("filterByClassName: true\n").unwrap_err();
+    assert!(classless.starts_with("filterByClassName: it wants a className"));
+    let odd = labels("clusterSPIFFEIDLabelSelector: {'a=b,c': d}\n").unwrap_err();
+    assert!(odd.starts_with("clusterSPIFFEIDLabelSelector: "), "{odd}");
+}

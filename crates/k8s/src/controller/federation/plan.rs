@@ -10,6 +10,8 @@ use serde_json::{Value as Json, json};
 use crate::controller::config::Class;
 use crate::controller::crd::ClusterFederatedTrustDomainSpec;
 use crate::controller::desired::Source;
+use crate::controller::dry_run::{Preview, Row};
+use crate::controller::plan::Action;
 use crate::controller::state::{Conditions, Event, Kind, StatusUpdate};
 use crate::controller::template::Scope;
 use crate::controller::validate::{Federation, federated_trust_domain};
@@ -30,8 +32,10 @@ pub(super) struct Federations {
     records: BTreeMap<String, Record>,
     seen: Option<HashSet<String>>,
     synced: bool,
-    /// Trust domains that a resource declared while this process watched: only these are ever deleted.
-    declared: BTreeSet<TrustDomain>,
+    /// Those whose relationship is the controller's: no other is ever changed or deleted.
+    owned: BTreeSet<TrustDomain>,
+    /// Whether a relationship that a resource declares is the controller's, whoever made it.
+    adopt: bool,
     server: BTreeMap<String, types::FederationRelationship>,
     failed: BTreeMap<TrustDomain, String>,
     /// The bundle that was last sent for a trust domain, which `trustDomainBundle` says.
@@ -47,14 +51,15 @@ pub(super) struct Writes {
 }
 
 impl Federations {
-    pub(super) fn new(scope: Scope, class: Class) -> Self {
+    pub(super) fn new(scope: Scope, class: Class, adopt: bool) -> Self {
         Self {
             scope,
             class,
             records: BTreeMap::new(),
             seen: None,
             synced: false,
-            declared: BTreeSet::new(),
+            owned: BTreeSet::new(),
+            adopt,
             server: BTreeMap::new(),
             failed: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -102,9 +107,6 @@ impl Federations {
                 message: error.to_string(),
             }]),
         };
-        if let Ok(relation) = &relation {
-            self.declared.insert(relation.trust_domain.clone());
-        }
         let record = Record {
             name: text(&object, "/metadata/name").unwrap_or_default(),
             generation: object
@@ -130,27 +132,94 @@ impl Federations {
             .collect();
     }
 
-    pub(super) fn plan(&self) -> Writes {
+    pub(super) const fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// What would be written.
+    pub(super) fn preview(&mut self) -> Preview {
+        let writes = self.plan();
+        let wanted = self.wanted();
+        let row = |action, subject: &str, reason: &str| Row {
+            action,
+            subject: subject.to_owned(),
+            id: String::new(),
+            reason: reason.to_owned(),
+        };
+        let mut rows = Vec::new();
+        for new in &writes.create {
+            rows.push(row(Action::Create, &new.trust_domain, "declared"));
+        }
+        for changed in &writes.update {
+            let reason = "differs from what is declared";
+            rows.push(row(Action::Update, &changed.trust_domain, reason));
+        }
+        for gone in &writes.delete {
+            rows.push(row(Action::Delete, gone, "nothing declares it"));
+        }
+        for (name, (_, relation)) in &wanted {
+            let there = self.server.get(name.as_str());
+            if there.is_some_and(|there| self.is_foreign(there, relation)) {
+                let reason = "made by somebody else, differs from what is declared";
+                rows.push(row(Action::Keep, name.as_str(), reason));
+            }
+        }
+        let declared = wanted.len();
+        Preview { rows, declared }
+    }
+
+    /// What the controller made before, by its record.
+    pub(super) fn restore(&mut self, owned: BTreeSet<TrustDomain>) {
+        self.owned = owned;
+    }
+
+    pub(super) const fn owned(&self) -> &BTreeSet<TrustDomain> {
+        &self.owned
+    }
+
+    pub(super) fn plan(&mut self) -> Writes {
+        if self.adopt {
+            self.adopt();
+        }
         let mut writes = Writes::default();
         let wanted = self.wanted();
         for (trust_domain, (_, relation)) in &wanted {
             match self.server.get(trust_domain.as_str()) {
                 None => writes.create.push(wire(relation)),
-                Some(there) if !self.same(there, relation) => writes.update.push(wire(relation)),
+                Some(there) if !self.same(there, relation) && self.owned.contains(trust_domain) => {
+                    writes.update.push(wire(relation));
+                }
                 Some(_) => {}
             }
         }
         // In doubt, keep: a resource that cannot be read may declare any of them.
         let certain = self.synced && self.records.values().all(|record| record.relation.is_ok());
         if certain {
-            let leftover = self
-                .declared
-                .iter()
-                .filter(|declared| !wanted.contains_key(*declared));
-            let there = leftover.filter(|leftover| self.server.contains_key(leftover.as_str()));
-            writes.delete.extend(there.map(TrustDomain::to_string));
+            let leftover = self.owned.iter();
+            let leftover = leftover.filter(|owned| !wanted.contains_key(*owned));
+            writes.delete = leftover.map(TrustDomain::to_string).collect();
         }
+        // A failure is one only as long as there is something to write.
+        let to_write = |name: &TrustDomain| {
+            let mut both = writes.create.iter().chain(&writes.update);
+            both.any(|relation| relation.trust_domain == name.as_str())
+        };
+        self.failed.retain(|name, _| to_write(name));
         writes
+    }
+
+    fn adopt(&mut self) {
+        let wanted: Vec<_> = self.wanted().into_keys().collect();
+        let there = |name: &TrustDomain| self.server.contains_key(name.as_str());
+        self.owned.extend(wanted.into_iter().filter(there));
+    }
+
+    /// What the record must say before `writes` are made: a controller that is killed amid them finds what it made.
+    pub(super) fn intended(&self, writes: &Writes) -> BTreeSet<TrustDomain> {
+        let new = writes.create.iter().map(|new| new.trust_domain.as_str());
+        let mut intended = self.owned.clone();
+        intended.extend(new.filter_map(|name| TrustDomain::parse(name).ok()));
+        intended
     }
 
     /// By trust domain, the oldest resource's relation.
@@ -170,6 +239,10 @@ impl Federations {
         wanted
     }
 
+    fn is_foreign(&self, there: &types::FederationRelationship, wanted: &Federation) -> bool {
+        !self.owned.contains(&wanted.trust_domain) && !self.same(there, wanted)
+    }
+
     /// The server's bundle is its own matter, but for one that the resource says anew.
     fn same(&self, there: &types::FederationRelationship, wanted: &Federation) -> bool {
         let plain = wire(&Federation {
@@ -182,6 +255,19 @@ impl Federations {
         there.bundle_endpoint_url == plain.bundle_endpoint_url
             && there.bundle_endpoint_profile == plain.bundle_endpoint_profile
             && !new_bundle
+    }
+
+    /// What became of a creation. One that was there already is somebody else's.
+    pub(super) fn created(&mut self, trust_domain: &str, failure: Option<String>) {
+        if let (Ok(name), None) = (TrustDomain::parse(trust_domain), &failure) {
+            self.owned.insert(name);
+        }
+        self.written(trust_domain, failure);
+    }
+
+    /// It is not there any more.
+    pub(super) fn deleted(&mut self, trust_domain: &str) {
+        self.owned.retain(|owned| owned.as_str() != trust_domain);
     }
 
     /// What became of a write for `trust_domain`.
@@ -262,6 +348,12 @@ impl Federations {
                 "another resource, older than this one, is of the same trust domain",
             ),
             (Some(message), _, _) => conditions(false, true, "Refused", message),
+            (None, Some(there), _) if self.is_foreign(there, relation) => conditions(
+                false,
+                true,
+                "Foreign",
+                "the server has a relationship with this trust domain, made by somebody else and saying something else: remove it, or set signet.adoptFederation",
+            ),
             (None, None, _) => {
                 conditions(false, false, "Writing", "the relationship is being written")
             }

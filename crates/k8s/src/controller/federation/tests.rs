@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
+
 use identity::TrustDomain;
+use proto::spire::api::types::FederationRelationship;
 use serde_json::{Value as Json, json};
 
 use super::plan::{Federations, Writes};
@@ -27,6 +30,10 @@ spec:
 "#;
 
 fn federations(class: &str) -> Federations {
+    adopting(class, false)
+}
+
+fn adopting(class: &str, adopt: bool) -> Federations {
     let scope = Scope {
         trust_domain: TrustDomain::new("ai.internal").unwrap(),
         cluster_name: "c".to_owned(),
@@ -38,7 +45,18 @@ fn federations(class: &str) -> Federations {
             name: class.to_owned(),
             watch_classless: false,
         },
+        adopt,
     )
+}
+
+/// Makes what is planned to be made.
+fn create(all: &mut Federations) -> Vec<FederationRelationship> {
+    let create = all.plan().create;
+    for relation in &create {
+        all.created(&relation.trust_domain, None);
+    }
+    all.listed(create.clone());
+    create
 }
 
 fn staging() -> Json {
@@ -80,10 +98,10 @@ fn another_class_is_left_alone() {
 }
 
 #[test]
-fn only_what_was_declared_is_deleted() {
+fn only_what_was_made_is_deleted() {
     let mut all = federations("spire-mgmt");
     listed(&mut all, &[staging()]);
-    let mut server = all.plan().create;
+    let mut server = create(&mut all);
     let mut foreign = server[0].clone();
     foreign.trust_domain = "manual.example".to_owned();
     server.push(foreign);
@@ -107,7 +125,7 @@ fn only_what_was_declared_is_deleted() {
 fn a_change_is_an_update_and_the_oldest_holds() {
     let mut all = federations("spire-mgmt");
     listed(&mut all, &[staging()]);
-    all.listed(all.plan().create);
+    create(&mut all);
     let mut younger = staging();
     younger["metadata"] =
         json!({ "name": "younger", "uid": "u-2", "creationTimestamp": "2026-02-01T00:00:00Z" });
@@ -129,4 +147,63 @@ fn a_change_is_an_update_and_the_oldest_holds() {
             .iter()
             .any(|update| update.status["conditions"][0]["reason"] == "Refused")
     );
+}
+
+#[test]
+fn ctl_10_what_went_while_no_controller_ran_goes_by_the_record() {
+    let mut all = federations("spire-mgmt");
+    listed(&mut all, &[staging()]);
+    let writes = all.plan();
+    let record = all.intended(&writes);
+    assert_eq!(
+        record,
+        BTreeSet::from([TrustDomain::new("staging.ai.internal").unwrap()]),
+        "written down before it is made"
+    );
+    // Another process, after the resource was removed.
+    let mut later = federations("spire-mgmt");
+    later.restore(record);
+    later.listed(writes.create);
+    assert_eq!(later.plan(), Writes::default(), "nothing listed yet");
+    listed(&mut later, &[]);
+    assert_eq!(later.plan().delete, ["staging.ai.internal"]);
+    later.deleted("staging.ai.internal");
+    assert!(later.owned().is_empty());
+    assert_eq!(later.plan(), Writes::default());
+}
+
+#[test]
+fn ctl_10_what_somebody_else_made_is_left_alone() {
+    let reason = |all: &mut Federations| {
+        let updates = all.statuses("t");
+        updates[0].status["conditions"][0]["reason"].clone()
+    };
+    let mut all = federations("spire-mgmt");
+    listed(&mut all, &[staging()]);
+    let mut server = all.plan().create;
+    all.created("staging.ai.internal", Some("already exists".to_owned()));
+    assert!(all.owned().is_empty(), "it was there before");
+    // One that says the same serves; it does not become ours.
+    all.listed(server.clone());
+    all.written("staging.ai.internal", None);
+    assert_eq!(all.plan(), Writes::default());
+    assert_eq!(reason(&mut all), "NoBundle");
+    server[0].bundle_endpoint_url = "https://elsewhere/".to_owned();
+    all.listed(server.clone());
+    assert_eq!(all.plan(), Writes::default());
+    assert_eq!(reason(&mut all), "Foreign");
+    listed(&mut all, &[]);
+    assert_eq!(all.plan(), Writes::default());
+}
+
+#[test]
+fn ctl_10_what_a_resource_declares_is_adopted_when_asked() {
+    let mut all = adopting("spire-mgmt", true);
+    listed(&mut all, &[staging()]);
+    let mut server = all.plan().create;
+    server[0].bundle_endpoint_url = "https://elsewhere/".to_owned();
+    all.listed(server);
+    assert_eq!(all.plan().update.len(), 1);
+    listed(&mut all, &[]);
+    assert_eq!(all.plan().delete, ["staging.ai.internal"]);
 }

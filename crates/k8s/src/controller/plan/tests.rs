@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod preview;
+
 fn rule() -> OwnershipRule {
     OwnershipRule {
         prefix: "east.".to_owned(),
