@@ -58,6 +58,12 @@ GOOD = {
     "webhook-ignore": controller(validatingWebhookConfiguration={"enabled": True, "failurePolicy": "Ignore"}),
     "controller-class": controller(className="blue", watchClassless=False, entryIDPrefixCleanup="", gcInterval=10000000000),
     "controller-env": controller(expandEnv=True, extraEnv=[{"name": "A", "value": "b"}], image={"tag": "0.2.0"}),
+    "controller-own": controller(
+        filterByClassName=True,
+        dryRun=True,
+        adoptFederation=True,
+        tenants=[{"namespaceSelector": {"matchLabels": {"team": "a"}}, "pathPrefix": "/ns/{namespace}/", "maxTtl": "1h"}],
+    ),
     "controller-more": controller(
         parentIDTemplate="spiffe://{{ .TrustDomain }}/spire/agent/k8s_psat/{{ .ClusterName }}/{{ .NodeMeta.UID }}",
         ignoreNamespaces=["kube-system", "openshift-.*"],

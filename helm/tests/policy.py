@@ -12,6 +12,7 @@ CLUSTER_WRITES = {
     ("spire.spiffe.io", "clusterspiffeids/status"): False,
     ("spire.spiffe.io", "clusterstaticentries/status"): False,
     ("spire.spiffe.io", "clusterfederatedtrustdomains/status"): False,
+    ("signet.dev", "workloadspiffeids/status"): False,
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): True,
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): True,
     ("", "configmaps"): True,

@@ -15,6 +15,7 @@ pub mod reconcile;
 pub mod run;
 pub mod state;
 pub mod template;
+pub mod tenants;
 pub mod validate;
 mod watch;
 mod webhook;

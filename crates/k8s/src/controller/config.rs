@@ -12,6 +12,7 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::template::{Scope, Template};
+use super::tenants::Policies;
 use crate::bundle::config as bundle;
 
 pub use read::read;
@@ -59,6 +60,8 @@ pub struct Config {
     pub adopt_federation: bool,
     /// Whether everything is looked at and nothing written.
     pub dry_run: bool,
+    /// What namespaces may ask for themselves.
+    pub tenants: Policies,
     /// Where the trust bundle is published, if anywhere.
     pub bundle: Option<bundle::Config>,
 }

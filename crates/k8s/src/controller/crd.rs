@@ -1,9 +1,11 @@
 //! The custom resources, by the field names and types of SPIRE's controller manager, so that manifests written for it apply
-//! unchanged. What is added: conditions, `observedGeneration`, printer columns and rules that the API server checks.
+//! unchanged. What is added: conditions, `observedGeneration`, printer columns and rules that the API server checks; and a kind of
+//! our own for namespaces, in a group of our own, where it clashes with nobody's.
 
 mod cluster_federated_trust_domain;
 mod cluster_spiffe_id;
 mod cluster_static_entry;
+mod workload_spiffe_id;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -19,6 +21,10 @@ pub use cluster_static_entry::{
     ClusterStaticEntry, ClusterStaticEntrySpec, ClusterStaticEntryStatus,
 };
 
+pub use workload_spiffe_id::{
+    WorkloadSPIFFEID, WorkloadSPIFFEIDSpec, WorkloadSPIFFEIDStats, WorkloadSPIFFEIDStatus,
+};
+
 /// The resources' API group.
 pub const GROUP: &str = "spire.spiffe.io";
 
@@ -31,13 +37,14 @@ const DURATION: &str = r"^(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)(([
 /// A trust domain's name; SPIRE's controller manager takes it with the scheme too.
 const TRUST_DOMAIN: &str = "^(spiffe://)?[a-z0-9._-]{1,255}$";
 
-/// All three definitions.
+/// All definitions: SPIRE's three, and that of tenants.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
     vec![
         ClusterSPIFFEID::crd(),
         ClusterStaticEntry::crd(),
         ClusterFederatedTrustDomain::crd(),
+        WorkloadSPIFFEID::crd(),
     ]
 }
 
@@ -47,7 +54,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 /// When a definition cannot be written as YAML; that would be a mistake of this program.
 pub fn manifests() -> Result<Vec<(String, String)>, serde_saphyr::SerializeError> {
     let manifest = |crd: CustomResourceDefinition| {
-        let name = format!("{GROUP}_{}.yaml", crd.spec.names.plural);
+        let name = format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
         let mut json = serde_json::to_value(&crd).unwrap_or_default();
         if let Some(object) = json.as_object_mut() {
             object.remove("status");

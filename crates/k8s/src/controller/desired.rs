@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use identity::{EntryError, EntryId, RegistrationEntry, Selectors, SpiffeId, TrustDomain};
 
+pub(in crate::controller) use pod::service_names;
 pub use pod::{Node, Pod, PodError, render};
 pub use rule::Rule;
 pub(crate) use rule::read_selector;
@@ -131,6 +132,8 @@ impl Wanted {
 /// The resource that declares an entry, as far as it decides which of several declarations holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
+    /// Whether it is a namespace's own, which never holds against one for the cluster.
+    pub tenant: bool,
     /// When the resource was created, as Kubernetes writes it; older ones hold.
     pub created: String,
     /// Whether it is being deleted.
@@ -140,7 +143,7 @@ pub struct Source {
 }
 
 /// A Go duration of a resource as a lifetime; 0 and nothing mean the server's default.
-fn lifetime(text: Option<&str>) -> Result<Option<Duration>, String> {
+pub(in crate::controller) fn lifetime(text: Option<&str>) -> Result<Option<Duration>, String> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource};
 use runtime::{BoxError, Metrics, Shutdown};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::crd::{ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry};
 use super::state::{Kind, StatusUpdate};
 use super::watch;
 
@@ -56,7 +55,7 @@ impl Publisher {
 
     /// Whether the status was written, or need not be any more.
     async fn write(&self, update: &StatusUpdate) -> bool {
-        let api = watch::api(&self.client, update.kind);
+        let api = watch::api(&self.client, update.kind, update.namespace.as_deref());
         let patch = json!({ "metadata": { "uid": update.uid }, "status": update.status });
         let params = PatchParams {
             field_manager: Some(NAME.to_owned()),
@@ -106,14 +105,11 @@ impl Publisher {
 }
 
 fn reference(update: &StatusUpdate) -> ObjectReference {
-    let kind = match update.kind {
-        Kind::StaticEntry => ClusterStaticEntry::kind(&()),
-        Kind::FederatedTrustDomain => ClusterFederatedTrustDomain::kind(&()),
-        _ => ClusterSPIFFEID::kind(&()),
-    };
+    let kind = watch::resource(update.kind, true);
     ObjectReference {
-        api_version: Some(ClusterSPIFFEID::api_version(&()).into_owned()),
-        kind: Some(kind.into_owned()),
+        api_version: Some(kind.api_version),
+        kind: Some(kind.kind),
+        namespace: update.namespace.clone(),
         name: Some(update.name.clone()),
         uid: Some(update.uid.clone()),
         ..ObjectReference::default()

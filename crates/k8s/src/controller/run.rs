@@ -165,7 +165,12 @@ impl Program<'_> {
         ready: runtime::Part,
     ) {
         let mut kinds = vec![Kind::Pod, Kind::Node, Kind::Namespace, Kind::Endpoints];
+        let tenants = !self.config.tenants.is_empty();
         let handled = [
+            (
+                self.config.reconcile.spiffe_ids && tenants,
+                Kind::WorkloadSpiffeId,
+            ),
             (self.config.reconcile.spiffe_ids, Kind::SpiffeId),
             (self.config.reconcile.static_entries, Kind::StaticEntry),
         ];
@@ -182,7 +187,7 @@ impl Program<'_> {
             events,
             leads: running.leads.clone(),
             statuses: statuses.clone(),
-            unwritten: self.unwritten(&[Kind::SpiffeId, Kind::StaticEntry]),
+            unwritten: self.unwritten(&[Kind::SpiffeId, Kind::StaticEntry, Kind::WorkloadSpiffeId]),
             counts: running.counts.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),

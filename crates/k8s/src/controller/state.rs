@@ -20,6 +20,7 @@ use super::config::Config;
 use super::desired::{Key, Node, Pod};
 use super::dry_run::{Preview, Row};
 use super::plan::{Change, Ledger, Verdict, Written};
+use super::tenants::Policy;
 
 use resources::{Outcome, RuleRecord, StaticRecord};
 use services::Services;
@@ -43,6 +44,8 @@ pub enum Kind {
     StaticEntry,
     /// ClusterFederatedTrustDomains.
     FederatedTrustDomain,
+    /// WorkloadSPIFFEIDs.
+    WorkloadSpiffeId,
 }
 
 /// What a watch tells.
@@ -99,6 +102,9 @@ impl State {
         }
         if config.reconcile.spiffe_ids {
             missing.insert(Kind::SpiffeId);
+            if !config.tenants.is_empty() {
+                missing.insert(Kind::WorkloadSpiffeId);
+            }
         }
         if config.reconcile.static_entries {
             missing.insert(Kind::StaticEntry);
@@ -239,7 +245,13 @@ impl State {
     /// Kind and name of a resource.
     fn declaration(&self, uid: &str) -> Option<String> {
         let (kind, name) = match (self.rules.get(uid), self.statics.get(uid)) {
-            (Some(record), _) => ("ClusterSPIFFEID", &record.head.name),
+            (Some(record), _) => match &record.head.namespace {
+                Some(namespace) => {
+                    let name = &record.head.name;
+                    return Some(format!("WorkloadSPIFFEID {namespace}/{name}"));
+                }
+                None => ("ClusterSPIFFEID", &record.head.name),
+            },
             (None, Some(record)) => ("ClusterStaticEntry", &record.head.name),
             (None, None) => return None,
         };
@@ -264,23 +276,40 @@ impl State {
         for uid in pods {
             match self.pods.get(uid).filter(|pod| !pod.finished) {
                 None => {}
-                Some(pod) if self.is_doubtful(pod) => return Verdict::Frozen,
+                Some(pod) if self.is_doubtful(pod, key) => return Verdict::Frozen,
                 Some(_) => all = Verdict::Undeclared,
             }
         }
         all
     }
 
-    /// Whether something failed that may declare entries for `pod`.
-    fn is_doubtful(&self, pod: &Pod) -> bool {
+    /// Whether something failed that may declare `key` for `pod`.
+    fn is_doubtful(&self, pod: &Pod, key: &Key) -> bool {
         let Some(namespace) = self.namespaces.get(&pod.namespace) else {
             return true;
         };
         let failed = |record: &RuleRecord| match &record.rule {
+            _ if !self.may_declare(record, key, &pod.namespace) => false,
             Ok(_) => matches!(record.outcomes.get(&pod.uid), Some(Outcome::Failed(_))),
             Err(broken) => !namespace.ignored && broken.may_take(&namespace.labels, &pod.labels),
         };
         self.in_dirty.contains(&pod.uid) || self.rules.values().any(failed)
+    }
+
+    /// Whether the resource can be about `key` of a pod of `namespace` at all. A tenant must not keep alive what is none of its own.
+    fn may_declare(&self, record: &RuleRecord, key: &Key, namespace: &str) -> bool {
+        if record.head.namespace.is_none() {
+            return true;
+        }
+        let policy = self.policy(record, namespace);
+        policy.is_some_and(|policy| policy.owns(&key.spiffe_id, namespace))
+    }
+
+    /// The bounds of a tenant's resource for pods of `namespace`; none when it may declare nothing there.
+    fn policy(&self, record: &RuleRecord, namespace: &str) -> Option<&Policy> {
+        let known = self.namespaces.get(namespace)?;
+        let policy = self.config.tenants.of(&known.labels);
+        policy.filter(|_| record.is_about(namespace))
     }
 
     /// Says what became of a write.
@@ -310,13 +339,20 @@ impl State {
         pods.into_iter().for_each(|pod| self.mark(&pod));
     }
 
+    fn rules_of(&self, tenants: bool) -> impl Iterator<Item = &String> {
+        let rules = self.rules.iter();
+        let rules = rules.filter(move |(_, rule)| rule.head.namespace.is_some() == tenants);
+        rules.map(|(uid, _)| uid)
+    }
+
     fn known(&self, kind: Kind) -> Box<dyn Iterator<Item = &String> + '_> {
         match kind {
             Kind::Pod => Box::new(self.pods.keys()),
             Kind::Node => Box::new(self.nodes.keys()),
             Kind::Namespace => Box::new(self.namespaces.keys()),
             Kind::Endpoints => Box::new(self.services.keys()),
-            Kind::SpiffeId => Box::new(self.rules.keys()),
+            Kind::SpiffeId => Box::new(self.rules_of(false)),
+            Kind::WorkloadSpiffeId => Box::new(self.rules_of(true)),
             Kind::StaticEntry => Box::new(self.statics.keys()),
             Kind::FederatedTrustDomain => Box::new(std::iter::empty()),
         }
@@ -331,9 +367,11 @@ fn id(kind: Kind, object: &Json) -> Option<String> {
             .and_then(Json::as_str)
     };
     match kind {
-        Kind::Pod | Kind::SpiffeId | Kind::StaticEntry | Kind::FederatedTrustDomain => {
-            text("uid").map(str::to_owned)
-        }
+        Kind::Pod
+        | Kind::SpiffeId
+        | Kind::StaticEntry
+        | Kind::FederatedTrustDomain
+        | Kind::WorkloadSpiffeId => text("uid").map(str::to_owned),
         Kind::Node | Kind::Namespace => text("name").map(str::to_owned),
         Kind::Endpoints => Some(format!("{}/{}", text("namespace")?, text("name")?)),
     }

@@ -5,7 +5,10 @@ use runtime::config::Problem as Found;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
-use super::crd::{ClusterFederatedTrustDomainSpec, ClusterSPIFFEIDSpec, ClusterStaticEntrySpec};
+use super::crd::{
+    ClusterFederatedTrustDomainSpec, ClusterSPIFFEIDSpec, ClusterStaticEntrySpec,
+    WorkloadSPIFFEIDSpec,
+};
 use super::desired::{self, Node, Pod, Rule};
 use super::template::{Sees, Template};
 
@@ -33,6 +36,17 @@ pub fn cluster_spiffe_id(object: &Json, scope: &Scope) -> Result<Warnings, Vec<P
     }
     warnings.extend(dry_run(&spec, &rule, scope)?);
     Ok(warnings)
+}
+
+/// Checks a WorkloadSPIFFEID, whole as the API server sends it. What its namespace is allowed, its status tells.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn workload_spiffe_id(object: &Json, scope: &Scope) -> Result<Warnings, Vec<Problem>> {
+    let spec: WorkloadSPIFFEIDSpec = spec(object)?;
+    let spec = ClusterSPIFFEIDSpec::from(spec);
+    let rule = Rule::compile(&spec, scope)?;
+    Ok(dry_run(&spec, &rule, scope)?.into_iter().collect())
 }
 
 /// Renders for a made-up pod. What fails for it may work for real pods, which have labels and whatever else the template

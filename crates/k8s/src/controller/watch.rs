@@ -15,14 +15,16 @@ use serde_json::Value as Json;
 use tokio::sync::mpsc;
 
 use super::config::Config;
-use super::crd::{ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry};
+use super::crd::{
+    ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, WorkloadSPIFFEID,
+};
 use super::state::{Event, Kind};
 
 /// How many objects a list takes at once.
 const PAGE: u32 = 500;
 
 /// What every kind is called at the API server.
-fn resource(kind: Kind, slices: bool) -> ApiResource {
+pub(super) fn resource(kind: Kind, slices: bool) -> ApiResource {
     match kind {
         Kind::Pod => ApiResource::erase::<core::Pod>(&()),
         Kind::Node => ApiResource::erase::<core::Node>(&()),
@@ -31,13 +33,18 @@ fn resource(kind: Kind, slices: bool) -> ApiResource {
         Kind::Endpoints => ApiResource::erase::<core::Endpoints>(&()),
         Kind::SpiffeId => ApiResource::erase::<ClusterSPIFFEID>(&()),
         Kind::StaticEntry => ApiResource::erase::<ClusterStaticEntry>(&()),
+        Kind::WorkloadSpiffeId => ApiResource::erase::<WorkloadSPIFFEID>(&()),
         Kind::FederatedTrustDomain => ApiResource::erase::<ClusterFederatedTrustDomain>(&()),
     }
 }
 
 /// The resources of a kind that has statuses.
-pub(super) fn api(client: &Client, kind: Kind) -> Api<DynamicObject> {
-    Api::all_with(client.clone(), &resource(kind, true))
+pub(super) fn api(client: &Client, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+    let resource = resource(kind, true);
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
 }
 
 /// Starts the watches of `kinds`; all tell `events`.

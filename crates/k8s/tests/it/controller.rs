@@ -247,6 +247,7 @@ async fn ctl_15_a_dry_run_writes_nothing() {
     let dry_run = dry.dry_run.clone().expect("a dry run");
     let report = dry_run.report(Duration::from_secs(30)).await;
     let report = report.expect("a report");
+    println!("{report}");
     for expected in [
         "entries: 1 to create, 1 to update, 1 to delete, 0 to leave alone; 2 declared",
         "differs in X.509-SVID TTL; declared by ClusterSPIFFEID r",

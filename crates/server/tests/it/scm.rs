@@ -102,8 +102,9 @@ impl Manager<'_> {
             page_size: PAGE,
             ..ListFederationRelationshipsRequest::default()
         };
-        let answer = self.trust_domains().list_federation_relationships(request);
-        answer.await.unwrap().into_inner().federation_relationships
+        let mut client = self.trust_domains();
+        let answer = client.list_federation_relationships(request).await;
+        answer.unwrap().into_inner().federation_relationships
     }
 
     fn id(&self, path: &str) -> Option<types::Spiffeid> {

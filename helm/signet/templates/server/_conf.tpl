@@ -81,6 +81,7 @@
 {{- $_ := set $conf "signet" (dict "bundle" $bundle) -}}
 {{- end -}}
 {{- $own := dict -}}
+{{- if $c.tenants -}}{{- $_ := set $own "tenants" $c.tenants -}}{{- end -}}
 {{- if $c.dryRun -}}{{- $_ := set $own "dryRun" true -}}{{- end -}}
 {{- if $c.adoptFederation -}}{{- $_ := set $own "adoptFederation" true -}}{{- end -}}
 {{- if $own -}}{{- $_ := set $conf "signet" (merge $own ($conf.signet | default dict)) -}}{{- end -}}

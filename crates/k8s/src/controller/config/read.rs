@@ -13,6 +13,7 @@ use super::{Class, Config, LeaderElection, MassDelete, OwnershipRule, Reconcile,
 use crate::bundle::config as bundle;
 use crate::config_file;
 use crate::controller::template::{Scope, Sees, Template};
+use crate::controller::tenants;
 
 /// The parent of a pod's entry unless the file says otherwise: what the `k8s_psat` node attestor calls an agent.
 const DEFAULT_PARENT: &str =
@@ -51,6 +52,7 @@ fn build(root: &mut Section) -> Option<Config> {
     let mut own = root.section("signet");
     let ready_endpoints_only = own.get("readyEndpointsOnly").unwrap_or(false);
     let mass_delete = mass_delete(&mut own);
+    let tenants = tenants::read(&mut own);
     let dry_run = own.get("dryRun").unwrap_or(false);
     let adopt_federation = own.get("adoptFederation").unwrap_or(false);
     let anchored = own.get("anchoredIgnoreNamespaces").unwrap_or(false);
@@ -88,6 +90,7 @@ fn build(root: &mut Section) -> Option<Config> {
         mass_delete,
         adopt_federation,
         dry_run,
+        tenants,
         bundle,
     };
     pass_over(root);

@@ -55,7 +55,12 @@ fn fields_are_those_of_spire() {
         names(2),
         "bundleEndpointProfile:object bundleEndpointURL:string className:string trustDomain:string trustDomainBundle:string"
     );
-    for of in 0..3 {
+    assert_eq!(
+        names(3),
+        "autoPopulateDNSNames:boolean className:string dnsNameTemplates:array federatesWith:array hint:string jwtTtl:string podSelector:object spiffeIDTemplate:string ttl:string workloadSelectorTemplates:array",
+        "a tenant asks for neither admin nor downstream"
+    );
+    for of in 0..4 {
         assert!(schema(of)["status"]["properties"]["conditions"].is_object());
     }
 }

@@ -209,20 +209,28 @@ fn dns_names(
             names.push(name);
         }
     }
-    let mut of_services = BTreeSet::new();
-    for service in services.iter().filter(|_| rule.service_names) {
-        let namespace = &pod.namespace;
-        of_services.insert(service.clone());
-        of_services.insert(format!("{service}.{namespace}"));
-        of_services.insert(format!("{service}.{namespace}.svc"));
+    if rule.service_names {
+        let of_services = service_names(services, &pod.namespace, scope).into_iter();
+        names.extend(of_services.filter(|name| !seen.contains(name)));
+    }
+    Ok(names)
+}
+
+/// The names of services of a namespace. One that is too long with the cluster's domain is left out.
+pub(in crate::controller) fn service_names(
+    services: &BTreeSet<String>,
+    namespace: &str,
+    scope: &Scope,
+) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for service in services {
+        names.insert(service.clone());
+        names.insert(format!("{service}.{namespace}"));
+        names.insert(format!("{service}.{namespace}.svc"));
         if let Some(domain) = &scope.cluster_domain {
-            of_services.insert(format!("{service}.{namespace}.svc.{domain}"));
+            names.insert(format!("{service}.{namespace}.svc.{domain}"));
         }
     }
-    // A service's name always makes DNS names; one that is too long with the cluster's domain is left out.
-    let of_services = of_services
-        .into_iter()
-        .filter(|name| identity::check_dns_name(name).is_ok());
-    names.extend(of_services.filter(|name| !seen.contains(name)));
-    Ok(names)
+    names.retain(|name| identity::check_dns_name(name).is_ok());
+    names
 }

@@ -417,6 +417,7 @@ fn an_entry_comes_back_from_the_wire_the_same() {
 #[test]
 fn of_several_declarations_the_oldest_holds() {
     let source = |created: &str, deleting, uid: &str| Source {
+        tenant: false,
         created: created.to_owned(),
         deleting,
         uid: uid.to_owned(),

@@ -114,6 +114,7 @@ impl Federations {
                 .and_then(Json::as_i64)
                 .unwrap_or(0),
             source: Source {
+                tenant: false,
                 created: text(&object, "/metadata/creationTimestamp").unwrap_or_default(),
                 deleting: text(&object, "/metadata/deletionTimestamp").is_some(),
                 uid: uid.clone(),
@@ -313,6 +314,7 @@ impl Federations {
                 updates.push(StatusUpdate {
                     kind: Kind::FederatedTrustDomain,
                     name,
+                    namespace: None,
                     uid,
                     status,
                     event,

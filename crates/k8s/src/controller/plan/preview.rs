@@ -105,10 +105,10 @@ impl Ledger {
         let differs = there.wanted.differences(wanted).join(", ");
         if !differs.is_empty() && there.ownership == Ownership::Foreign {
             let reason = format!("made by somebody else, differs in {differs}");
-            changes.push(change(Action::Keep, id, key, by.clone(), reason));
+            changes.push(change(Action::Keep, id, key, by, reason));
         } else if !differs.is_empty() {
             let reason = format!("differs in {differs}");
-            changes.push(change(Action::Update, id, key, by.clone(), reason));
+            changes.push(change(Action::Update, id, key, by, reason));
         }
         let existing = self.existing.get(key);
         for other in existing.into_iter().flat_map(own) {

@@ -26,6 +26,7 @@ fn ledger() -> Ledger {
 
 fn source(uid: &str) -> Source {
     Source {
+        tenant: false,
         created: "2026-01-01T00:00:00Z".to_owned(),
         deleting: false,
         uid: uid.to_owned(),

@@ -22,6 +22,7 @@ impl State {
                 self.mark_all(touched);
             }
             Kind::SpiffeId => self.apply_rule(id, object, now),
+            Kind::WorkloadSpiffeId => self.apply_workload(id, object, now),
             Kind::StaticEntry => self.apply_static(id, object, now),
             Kind::FederatedTrustDomain => {}
         }
@@ -41,7 +42,7 @@ impl State {
                 let touched = self.services.remove(id);
                 self.mark_all(touched);
             }
-            Kind::SpiffeId => self.remove_rule(id, deliberate),
+            Kind::SpiffeId | Kind::WorkloadSpiffeId => self.remove_rule(id, deliberate),
             Kind::StaticEntry => self.remove_static(id, deliberate),
             Kind::FederatedTrustDomain => {}
         }

@@ -9,20 +9,25 @@ use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use super::State;
-use crate::controller::crd::{ClusterSPIFFEIDSpec, ClusterStaticEntrySpec};
+use crate::controller::crd::{ClusterSPIFFEIDSpec, ClusterStaticEntrySpec, WorkloadSPIFFEIDSpec};
 use crate::controller::desired::{self, Pod, Rule, Source, Wanted, read_selector};
+
+/// What a tenant without bounds hears.
+pub(super) const NO_POLICY: &str = "the controller lets this namespace have no SPIFFE IDs of its own (signet.tenants in its config)";
 
 /// What a resource says of itself, whatever its kind.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) name: String,
+    /// Its namespace: with one, it is a tenant's.
+    pub(super) namespace: Option<String>,
     pub(super) generation: i64,
     pub(super) source: Source,
     /// Its status as Kubernetes has it.
     pub(super) status: Json,
 }
 
-/// A ClusterSPIFFEID.
+/// A ClusterSPIFFEID, or a tenant's WorkloadSPIFFEID.
 #[derive(Debug)]
 pub(super) struct RuleRecord {
     pub(super) head: Head,
@@ -63,6 +68,8 @@ pub(super) enum Outcome {
     /// Another resource without `fallback` has it.
     Covered,
     Failed(String),
+    /// The tenant may not have it.
+    Refused(String),
 }
 
 /// A ClusterStaticEntry.
@@ -79,6 +86,25 @@ impl State {
         else {
             return self.remove_rule(&uid, true);
         };
+        self.put_rule(uid, head, spec, now);
+    }
+
+    pub(super) fn apply_workload(&mut self, uid: String, object: Json, now: Instant) {
+        let Some((head, spec)) =
+            self.read::<WorkloadSPIFFEIDSpec>(&uid, object, |spec| &spec.class_name)
+        else {
+            return self.remove_rule(&uid, true);
+        };
+        self.put_rule(uid, head, spec.map(Into::into), now);
+    }
+
+    fn put_rule(
+        &mut self,
+        uid: String,
+        head: Head,
+        spec: Result<ClusterSPIFFEIDSpec, Vec<Problem>>,
+        now: Instant,
+    ) {
         self.move_source(&uid, &head.source, now);
         if let Some(before) = self.rules.get_mut(&uid)
             && before.head.generation == head.generation
@@ -151,7 +177,7 @@ impl State {
             Ok(rule) => rule.takes_pod(&pod.labels),
             Err(_) => true,
         };
-        record.outcomes.contains_key(&pod.uid) || selects()
+        record.outcomes.contains_key(&pod.uid) || (record.is_about(&pod.namespace) && selects())
     }
 
     pub(super) fn remove_rule(&mut self, uid: &str, deliberate: bool) {
@@ -239,9 +265,16 @@ impl State {
     /// What all resources make of a pod, now.
     pub(super) fn evaluate(&mut self, uid: &str, now: Instant) {
         let pod = self.pods.get(uid).filter(|pod| !pod.finished).cloned();
+        let concerns = |record: &RuleRecord| {
+            let about = pod
+                .as_ref()
+                .is_some_and(|pod| record.is_about(&pod.namespace));
+            about || record.outcomes.contains_key(uid)
+        };
         let mut order: Vec<(bool, String)> = self
             .rules
             .iter()
+            .filter(|(_, record)| concerns(record))
             .map(|(uid, record)| (record.is_fallback(), uid.clone()))
             .collect();
         order.sort();
@@ -262,10 +295,10 @@ impl State {
 
     fn is_broken_for(&self, rule: &str, pod: &Pod) -> bool {
         let namespace = self.namespaces.get(&pod.namespace);
-        let broken = self
-            .rules
-            .get(rule)
-            .and_then(|record| record.rule.as_ref().err());
+        let record = self.rules.get(rule).filter(|record| {
+            record.head.namespace.is_none() || self.policy(record, &pod.namespace).is_some()
+        });
+        let broken = record.and_then(|record| record.rule.as_ref().err());
         broken.is_some_and(|broken| {
             namespace.is_none_or(|namespace| {
                 !namespace.ignored && broken.may_take(&namespace.labels, &pod.labels)
@@ -278,6 +311,7 @@ impl State {
         let rule = record.rule.as_ref().ok()?;
         let namespace = self.namespaces.get(&pod.namespace)?;
         let selected = !namespace.ignored
+            && record.is_about(&pod.namespace)
             && rule.takes_pod(&pod.labels)
             && rule.takes_namespace(&namespace.labels);
         if !selected {
@@ -285,6 +319,10 @@ impl State {
         }
         if covered {
             return Some(Outcome::Covered);
+        }
+        let policy = self.policy(record, &pod.namespace);
+        if record.head.namespace.is_some() && policy.is_none() {
+            return Some(Outcome::Refused(NO_POLICY.to_owned()));
         }
         let Some(node) = &pod.node else {
             return Some(Outcome::Pending);
@@ -305,9 +343,20 @@ impl State {
             node,
             &services,
         );
-        Some(match rendered {
+        let wanted = match rendered {
+            Ok(wanted) => wanted,
+            Err(error) => return Some(Outcome::Failed(error.to_string())),
+        };
+        let admitted = match policy.filter(|_| record.head.namespace.is_some()) {
+            None => Ok(wanted),
+            Some(policy) => {
+                let names = desired::service_names(&services, &pod.namespace, &self.config.scope);
+                policy.admit(wanted, pod, &names)
+            }
+        };
+        Some(match admitted {
             Ok(wanted) => Outcome::Wanted(Arc::new(wanted)),
-            Err(error) => Outcome::Failed(error.to_string()),
+            Err(message) => Outcome::Refused(message),
         })
     }
 
@@ -340,6 +389,12 @@ impl State {
 }
 
 impl RuleRecord {
+    /// Whether it is about pods of `namespace`: a tenant's is about those of its own.
+    pub(super) fn is_about(&self, namespace: &str) -> bool {
+        let own = self.head.namespace.as_deref();
+        own.is_none_or(|own| own == namespace)
+    }
+
     fn is_fallback(&self) -> bool {
         match &self.rule {
             Ok(rule) => rule.fallback,
@@ -357,11 +412,13 @@ fn head(uid: &str, object: &mut Json) -> Head {
     };
     Head {
         name: text("name").unwrap_or_default(),
+        namespace: text("namespace"),
         generation: object
             .pointer("/metadata/generation")
             .and_then(Json::as_i64)
             .unwrap_or(0),
         source: Source {
+            tenant: text("namespace").is_some(),
             created: text("creationTimestamp").unwrap_or_default(),
             deleting: text("deletionTimestamp").is_some(),
             uid: uid.to_owned(),

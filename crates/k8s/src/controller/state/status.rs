@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use runtime::config::Problem;
 use serde_json::{Value as Json, json};
 
-use super::resources::{Head, Outcome, RuleRecord, StaticRecord};
+use super::resources::{Head, NO_POLICY, Outcome, RuleRecord, StaticRecord};
 use super::{Kind, State};
-use crate::controller::crd::ClusterSPIFFEIDStats;
+use crate::controller::crd::{ClusterSPIFFEIDStats, WorkloadSPIFFEIDStats};
 
 /// How many mistakes a condition's message names.
 const MOST_NAMED: usize = 5;
@@ -19,6 +19,8 @@ pub struct StatusUpdate {
     pub kind: Kind,
     /// The resource's name.
     pub name: String,
+    /// Its namespace, when its kind has one.
+    pub namespace: Option<String>,
     /// Its UID.
     pub uid: String,
     /// The whole status.
@@ -140,20 +142,34 @@ impl State {
     }
 
     fn rule_status(&self, uid: &str, record: &RuleRecord, now: &str) -> StatusUpdate {
-        let (stats, conditions) = self.rule_stats(record);
+        let (stats, refused, mut conditions) = self.rule_stats(record);
+        let (mut kind, mut stats) = (Kind::SpiffeId, json!(stats));
+        if let Some(namespace) = &record.head.namespace {
+            kind = Kind::WorkloadSpiffeId;
+            stats = of_tenant(&stats, refused);
+            if self.policy(record, namespace).is_none() {
+                conditions = Conditions {
+                    ready: false,
+                    degraded: true,
+                    reason: "NotAllowed",
+                    message: NO_POLICY.to_owned(),
+                };
+            }
+        }
         let status = json!({
             "stats": stats,
             "conditions": conditions.render(&record.head.status, record.head.generation, now),
             "observedGeneration": record.head.generation,
         });
-        update(Kind::SpiffeId, uid, &record.head, status, &conditions)
+        update(kind, uid, &record.head, status, &conditions)
     }
 
-    fn rule_stats(&self, record: &RuleRecord) -> (ClusterSPIFFEIDStats, Conditions) {
+    /// The figures, how many pods are refused what they ask for, and the conditions.
+    fn rule_stats(&self, record: &RuleRecord) -> (ClusterSPIFFEIDStats, i64, Conditions) {
         let mut stats = ClusterSPIFFEIDStats::default();
         let rule = match &record.rule {
             Ok(rule) => rule,
-            Err(broken) => return (stats, Conditions::invalid(&broken.problems)),
+            Err(broken) => return (stats, 0, Conditions::invalid(&broken.problems)),
         };
         for namespace in self
             .namespaces
@@ -164,12 +180,16 @@ impl State {
             stats.namespaces_ignored += i64::from(namespace.ignored);
         }
         let mut failures: HashMap<&str, i64> = HashMap::new();
-        let (mut pending, mut unset) = (0_i64, 0_i64);
+        let (mut pending, mut unset, mut refused) = (0_i64, 0_i64, 0_i64);
         for outcome in record.outcomes.values() {
             stats.pods_selected += 1;
             match outcome {
                 Outcome::Pending => pending += 1,
                 Outcome::Covered => {}
+                Outcome::Refused(message) => {
+                    refused += 1;
+                    *failures.entry(message).or_default() += 1;
+                }
                 Outcome::Failed(message) => {
                     stats.pod_entry_render_failures += 1;
                     *failures.entry(message).or_default() += 1;
@@ -188,8 +208,8 @@ impl State {
                 }
             }
         }
-        let conditions = conditions(&stats, &failures, pending, unset);
-        (stats, conditions)
+        let conditions = conditions(&stats, &failures, pending, unset, refused);
+        (stats, refused, conditions)
     }
 
     fn static_status(&self, uid: &str, record: &StaticRecord, now: &str) -> StatusUpdate {
@@ -229,17 +249,27 @@ impl State {
     }
 }
 
+/// A tenant's figures: its own namespace's alone.
+fn of_tenant(stats: &Json, refused: i64) -> Json {
+    let mut figures: WorkloadSPIFFEIDStats =
+        serde_json::from_value(stats.clone()).unwrap_or_default();
+    figures.pods_refused = refused;
+    json!(figures)
+}
+
 fn conditions(
     stats: &ClusterSPIFFEIDStats,
     failures: &HashMap<&str, i64>,
     pending: i64,
     unset: i64,
+    refused: i64,
 ) -> Conditions {
-    let failed = stats.pod_entry_render_failures + stats.entry_failures;
-    let reason = match (stats.pod_entry_render_failures, stats.entry_failures, unset) {
-        (1.., _, _) => "RenderFailed",
-        (_, 1.., _) => "Refused",
-        (_, _, 1..) => "Writing",
+    let failed = stats.pod_entry_render_failures + stats.entry_failures + refused;
+    let reason = match (stats.pod_entry_render_failures, stats.entry_failures) {
+        (1.., _) => "RenderFailed",
+        (_, 1..) => "Refused",
+        _ if refused > 0 => "NotAllowed",
+        _ if unset > 0 => "Writing",
         _ => "Registered",
     };
     let mut message = format!(
@@ -275,6 +305,7 @@ fn update(
     StatusUpdate {
         kind,
         name: head.name.clone(),
+        namespace: head.namespace.clone(),
         uid: uid.to_owned(),
         status,
         event: conditions.event(&head.status),

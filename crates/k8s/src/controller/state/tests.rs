@@ -25,6 +25,8 @@ fn rule(uid: &str, generation: i64, spec: Json) -> Json {
 
 const ID: &str = "spiffe://example.org/ns/{{ .PodMeta.Namespace }}/{{ .PodMeta.Name }}";
 
+mod tenants;
+
 /// A cluster with one namespace, one node, everything listed.
 fn ready(more: &str) -> State {
     let mut state = state(more);

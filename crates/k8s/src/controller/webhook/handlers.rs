@@ -14,7 +14,7 @@ pub(super) type Lint = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;
 
 type Validate = fn(&Value, &Scope) -> Result<Warnings, Vec<Problem>>;
 
-/// The handlers of all three kinds.
+/// The handlers of all kinds.
 pub(super) fn routes(scope: &Scope, lint: &Lint) -> Routes {
     let of = |validate: Validate, lint: Option<Lint>| Custom {
         validate,
@@ -25,6 +25,10 @@ pub(super) fn routes(scope: &Scope, lint: &Lint) -> Routes {
         .with(
             "/validate-spire-spiffe-io-v1alpha1-clusterspiffeid",
             of(validate::cluster_spiffe_id, Some(Arc::clone(lint))),
+        )
+        .with(
+            "/validate-signet-dev-v1alpha1-workloadspiffeid",
+            of(validate::workload_spiffe_id, None),
         )
         .with(
             "/validate-spire-spiffe-io-v1alpha1-clusterstaticentry",
