@@ -119,3 +119,6 @@ impl Gate {
         tracing::info!(id = %identity.svid.id(), serial, "the webhook's certificate is in use");
     }
 }
+
+#[cfg(test)]
+mod tests;
