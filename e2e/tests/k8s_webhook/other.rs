@@ -26,7 +26,12 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) const CONTAINER: &str = "other";
 
 /// Serves it in `namespace`, for pods of the namespace `selects`; webhooks are asked in the order of their configurations' names.
-pub(crate) async fn start(cluster: &Cluster, namespace: &str, name: &str, selects: &str) -> Result<()> {
+pub(crate) async fn start(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    selects: &str,
+) -> Result<()> {
     let host = format!("other.{namespace}.svc");
     let certified = rcgen::generate_simple_self_signed([host])?;
     let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der());
