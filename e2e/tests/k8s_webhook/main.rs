@@ -260,10 +260,14 @@ impl Scene {
         let failed = loading.join_next().await.context("the load")??;
         let count = failed.len();
         let made = made.load(Relaxed);
+        let refused = figure(
+            self.injector.metrics,
+            "signet_injector_admission_connections_refused",
+        )
+        .await;
         ensure!(
             failed.is_empty(),
-            "{} failed, first: {}",
-            failed.len(),
+            "{count} failed, first: {}; connections refused: {refused:?}",
             failed[0]
         );
         ensure!(

@@ -90,9 +90,10 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at once from one address.
     pub connections_per_peer: usize,
-    /// For a handshake, and then until the first request.
+    /// For a handshake.
     pub greeting: Duration,
-    /// How long a connection may be without a request.
+    /// How long a connection may be without a request, the first too: longer than the 90 s for which an API server keeps one,
+    /// since it opens more than it needs, and a request on one that closes is not sent again.
     pub idle: Duration,
     /// How long it goes on serving after it was asked to end: until no API server knows its address any more.
     pub drain: Duration,

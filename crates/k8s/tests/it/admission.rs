@@ -240,7 +240,7 @@ async fn inj_17_a_handler_that_panics_hangs_or_fails_is_answered_for() {
 
 #[tokio::test]
 async fn as_33_slow_and_silent_clients_are_let_go() {
-    let served = Served::start(|_| {}).await;
+    let served = Served::start(|limits| limits.idle = REQUEST).await;
     // Half a body, and no more.
     let whole = post(review(&json!({})).as_bytes());
     let (status, _) = served.send(&whole[..whole.len() - 5]).await;
@@ -289,6 +289,25 @@ async fn as_33_one_peer_cannot_take_all_connections() {
     })
     .await
     .expect("places are free again");
+}
+
+/// API servers keep connections they opened and did not need at once: one that closes as it is taken up fails a pod.
+#[tokio::test]
+async fn inj_15_a_connection_that_was_not_used_yet_is_kept_as_long_as_any() {
+    let served = Served::start(|limits| limits.greeting = Duration::from_millis(300)).await;
+    let mut spare = served.dial().await.unwrap();
+    // Opened later, and let go for want of a handshake.
+    let mut mute = TcpStream::connect(served.address).await.unwrap();
+    let closed = timeout(LONG, mute.read_to_end(&mut Vec::new())).await;
+    closed.expect("closed").ok();
+    spare
+        .write_all(&post(review(&json!({})).as_bytes()))
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    let read = timeout(LONG, spare.read_to_string(&mut answer)).await;
+    read.expect("an answer").ok();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]

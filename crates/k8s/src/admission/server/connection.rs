@@ -45,10 +45,10 @@ pub(super) async fn serve(tcp: TcpStream, peer: SocketAddr, shared: Arc<Shared>)
     let builder = builder(is_h2, &shared);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let idle = async {
-        let mut longest = shared.limits.greeting;
-        while timeout(longest, activity.notified()).await.is_ok() {
-            longest = shared.limits.idle;
-        }
+        while timeout(shared.limits.idle, activity.notified())
+            .await
+            .is_ok()
+        {}
     };
     tokio::select! {
         ended = connection.as_mut() => return log_end(peer, ended),
