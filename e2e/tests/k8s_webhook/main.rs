@@ -52,17 +52,17 @@ fn configuration(name: &str, namespace: &str, service: &str, port: u16) -> Value
             "namespaceSelector": {"matchExpressions": [
                 {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "kube-public", "kube-node-lease", namespace]},
             ]},
-            "objectSelector": {"matchLabels": {"signet.dev/inject": "enabled"}},
+            // One test's pods are not another's injector's.
+            "objectSelector": {"matchLabels": {"signet.dev/inject": "enabled", "scene": namespace}},
         }],
     })
 }
 
-fn pod(name: &str, asks: bool) -> Result<Pod> {
-    let labels = if asks {
-        json!({"signet.dev/inject": "enabled"})
-    } else {
-        json!({})
-    };
+fn pod(name: &str, scene: &str, asks: bool) -> Result<Pod> {
+    let mut labels = json!({"scene": scene});
+    if asks {
+        labels["signet.dev/inject"] = "enabled".into();
+    }
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name, "labels": labels},
         "spec": {"automountServiceAccountToken": false, "containers": [{"name": "app", "image": "app"}]},
@@ -90,6 +90,7 @@ struct Injector {
     port: u16,
     metrics: u16,
     name: String,
+    namespace: String,
 }
 
 async fn injector(
@@ -146,20 +147,27 @@ async fn injector(
         port,
         metrics,
         name,
+        namespace: namespace.to_owned(),
     })
 }
 
 /// Creates pods until told to stop: how many, and what failed.
-async fn load(pods: Api<Pod>, stop: Arc<AtomicBool>, made: Arc<AtomicUsize>) -> Vec<String> {
+async fn load(
+    pods: Api<Pod>,
+    scene: String,
+    stop: Arc<AtomicBool>,
+    made: Arc<AtomicUsize>,
+) -> Vec<String> {
     let mut ticks = interval(Duration::from_micros(1_000_000 / RATE));
     let mut calls = JoinSet::new();
     let mut number = 0;
     while !stop.load(Relaxed) {
         ticks.tick().await;
         number += 1;
-        let (pods, made) = (pods.clone(), Arc::clone(&made));
+        let (pods, scene, made) = (pods.clone(), scene.clone(), Arc::clone(&made));
         calls.spawn(async move {
-            let pod = pod(&format!("load-{number}"), true).map_err(|error| error.to_string())?;
+            let pod =
+                pod(&format!("load-{number}"), &scene, true).map_err(|error| error.to_string())?;
             let pod = pods.create(&PostParams::default(), &pod).await;
             let pod = pod.map_err(|error| error.to_string())?;
             made.fetch_add(1, Relaxed);
@@ -196,7 +204,7 @@ impl Scene {
 
     /// The injector serves, and owns its `caBundle` and nothing else.
     async fn injects(&self) -> Result<()> {
-        let first = pod("first", true)?;
+        let first = pod("first", &self.injector.namespace, true)?;
         wait::within(LONG, "an injected pod", async || {
             // Refused until the injector serves.
             let made = self.pods.create(&PostParams::default(), &first).await.ok();
@@ -244,6 +252,7 @@ impl Scene {
         let mut loading = JoinSet::new();
         loading.spawn(load(
             self.pods.clone(),
+            self.injector.namespace.clone(),
             Arc::clone(&stop),
             Arc::clone(&made),
         ));
@@ -301,12 +310,15 @@ impl Scene {
     /// INJ-02: without the webhook, only pods that asked are held up, and none of the system's.
     async fn goes_away(&mut self, system: &Api<Pod>, name: &str) -> Result<()> {
         let params = PostParams::default();
+        let scene = self.injector.namespace.clone();
         self.injector.process.kill().await?;
-        let refused = self.pods.create(&params, &pod("asks", true)?).await;
+        let refused = self.pods.create(&params, &pod("asks", &scene, true)?).await;
         let refused = refused.err().context("must be held up")?.to_string();
         ensure!(refused.contains("failed calling webhook"), "{refused}");
-        self.pods.create(&params, &pod("silent", false)?).await?;
-        system.create(&params, &pod(name, true)?).await?;
+        self.pods
+            .create(&params, &pod("silent", &scene, false)?)
+            .await?;
+        system.create(&params, &pod(name, &scene, true)?).await?;
         system.delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
@@ -353,7 +365,7 @@ async fn inj_04_what_another_webhook_adds_later_is_injected_too() -> Result<()> 
     let other = format!("{}-other", injector.name);
     other::start(cluster, &namespace, &other, &shop).await?;
     let pods: Api<Pod> = Api::namespaced(cluster.client()?, &shop);
-    let asked = pod("both", true)?;
+    let asked = pod("both", &namespace, true)?;
     let made = wait::within(LONG, "a pod of both webhooks", async || {
         Ok(pods.create(&PostParams::default(), &asked).await.ok())
     })
