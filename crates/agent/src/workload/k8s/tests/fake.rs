@@ -1,7 +1,7 @@
 //! A fake kubelet.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use http::{Request, Response, header};
 use http_body_util::Full;
@@ -11,6 +11,7 @@ use runtime::{BoxError, Supervisor, Tasks};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use hyper_util::rt::TokioIo;
@@ -21,7 +22,8 @@ pub(super) type Answers = Arc<dyn Fn(usize, Option<&str>) -> (u16, String) + Sen
 /// A kubelet; gone when dropped.
 pub(super) struct FakeKubelet {
     pub(super) address: SocketAddr,
-    pub(super) asked: Arc<Mutex<usize>>,
+    /// How often it was.
+    pub(super) asked: watch::Receiver<usize>,
     tasks: Tasks,
     _supervisor: Supervisor,
 }
@@ -37,12 +39,12 @@ impl FakeKubelet {
     pub(super) async fn start(tls: Option<ServerConfig>, answers: Answers) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(0));
+        let (asking, asked) = watch::channel(0);
         let (supervisor, tasks) = Supervisor::new();
         let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         tasks.spawn(
             "kubelet",
-            serve(listener, acceptor, answers, asked.clone(), tasks.clone()),
+            serve(listener, acceptor, answers, asking, tasks.clone()),
         );
         Self {
             address,
@@ -57,7 +59,7 @@ async fn serve(
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
     answers: Answers,
-    asked: Arc<Mutex<usize>>,
+    asking: watch::Sender<usize>,
     tasks: Tasks,
 ) -> Result<(), BoxError> {
     let shutdown = tasks.shutdown();
@@ -66,15 +68,14 @@ async fn serve(
             accepted = listener.accept() => accepted?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let (acceptor, answers, asked) = (acceptor.clone(), answers.clone(), asked.clone());
+        let (acceptor, answers, asking) = (acceptor.clone(), answers.clone(), asking.clone());
         tasks.job("connection", async move {
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
                 assert_eq!(request.uri().path(), "/pods");
                 let token = request.headers().get(header::AUTHORIZATION);
                 let token = token.map(|token| token.to_str().unwrap());
-                let mut asked = asked.lock().unwrap();
-                *asked += 1;
-                let (code, body) = answers(*asked, token);
+                asking.send_modify(|asked| *asked += 1);
+                let (code, body) = answers(*asking.borrow(), token);
                 let answer = Response::builder().status(code);
                 let answer = answer.body(Full::new(bytes::Bytes::from(body)));
                 std::future::ready(answer)
