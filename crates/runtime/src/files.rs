@@ -1,12 +1,17 @@
 //! Files that hold secrets: written whole or not at all, readable by their owner alone.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
+
+/// How often and at what pace a folder's lock is tried: for two seconds.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which step on which file failed, and what would help.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +70,31 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(failed("remove", path, source)),
     }
+}
+
+/// A folder that no other process takes while this is held; one that ends lets go of it, however it ends.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+/// Takes a folder for this process alone, by a lock on the file `.lock` in it. Waits a moment for a process that is ending.
+pub async fn lock_folder(folder: &Path) -> Result<FolderLock, FileError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(folder.join(".lock"))
+        .map_err(|source| failed("write to", folder, source))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(FolderLock { _file: file }),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(TryLockError::Error(source)) => return Err(failed("lock", folder, source)),
+        }
+    }
+    Err(failed("use", folder, io::ErrorKind::ResourceBusy.into()))
 }
 
 /// Makes a folder with mode 0700, and the folders above it; one that is there is left as it is.
@@ -129,6 +159,9 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "; mount it writable, or use another data folder",
         io::ErrorKind::PermissionDenied => "; it must belong to the user this program runs as",
         io::ErrorKind::NotFound => "; its folder does not exist",
+        io::ErrorKind::ResourceBusy => {
+            "; it is in use: another process has it, stop that one first or use another folder"
+        }
         _ => "",
     }
 }
@@ -189,6 +222,25 @@ mod tests {
         std::os::unix::fs::symlink(&other, folder.path().join(".keys.json.tmp")).unwrap();
         write_private(&folder.path().join("keys.json"), b"whole").unwrap();
         assert_eq!(std::fs::read_to_string(&other).unwrap(), "untouched");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_is_one_processs_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock_folder(folder.path()).await.unwrap();
+        let error = lock_folder(folder.path()).await.unwrap_err().to_string();
+        let shown = folder.path().display();
+        assert!(
+            error.starts_with(&format!("cannot use {shown}: ")),
+            "{error}"
+        );
+        assert!(error.contains("in use: another process has it"), "{error}");
+        let (second, ()) = tokio::join!(lock_folder(folder.path()), async {
+            tokio::time::sleep(LOCK_PAUSE).await;
+            drop(first);
+        });
+        assert_eq!(mode(&folder.path().join(".lock")), 0o600);
+        drop(second.unwrap());
     }
 
     #[test]

@@ -1,6 +1,7 @@
+use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +20,7 @@ struct Held {
     uid: u32,
     gid: u32,
     by: By,
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl Peer {
             uid: credentials.uid(),
             gid: credentials.gid(),
             by,
+            kept: OnceLock::new(),
         })))
     }
 
@@ -69,6 +72,13 @@ impl Peer {
             By::Pidfd(pidfd) => Some(pidfd.as_fd()),
             By::StartTime(_) => None,
         }
+    }
+
+    /// What a service keeps of this connection for as long as that lasts, made when first asked for; `None` when what is kept
+    /// is of another type.
+    pub fn kept<T: Default + Send + Sync + 'static>(&self) -> Option<&T> {
+        let kept = self.0.kept.get_or_init(|| Box::new(T::default()));
+        kept.downcast_ref()
     }
 
     /// Whether that very process still runs. Ask again after reading anything about it from `/proc`.
@@ -141,6 +151,7 @@ mod tests {
             uid: 0,
             gid: 0,
             by: By::StartTime(start_time(pid).unwrap()),
+            kept: OnceLock::new(),
         }));
         assert_eq!(peer.pid(), Some(pid));
         assert!(peer.is_alive() && by_start_time.is_alive());
@@ -188,6 +199,7 @@ mod tests {
             uid: 0,
             gid: 0,
             by,
+            kept: OnceLock::new(),
         }));
         assert!(!peer.is_alive());
     }
