@@ -5,7 +5,10 @@
 //! watches are indexed under each of theirs, so that a change finds those it concerns. Each change
 //! tells whose view changed; nothing walks all entries or all watchers.
 
+mod idle;
 mod index;
+mod news;
+mod record;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -15,11 +18,17 @@ use std::{
 
 use identity::{Bundle, BundleSet, EntryId, RegistrationEntry, Selectors, TrustDomain, X509Svid};
 
-use self::index::{EntryIndex, Matching, WatchIndex};
+use self::{
+    index::{EntryIndex, Matching, WatchIndex},
+    record::{Held, Record, knows_issuer, order},
+};
 use crate::{
+    clock_watch::ClockSet,
     svid::{Plan, Rotation},
     workloads::{Identity, WorkloadView},
 };
+
+pub use self::record::{is_tainted, issuer_id};
 
 /// All that the agent has for workloads.
 #[derive(Debug)]
@@ -37,17 +46,6 @@ pub struct Cache {
     idle: BTreeSet<(u64, EntryId)>,
     idle_counter: u64,
     capacity: usize,
-}
-
-#[derive(Debug)]
-struct Record {
-    entry: Arc<RegistrationEntry>,
-    svid: Option<Arc<X509Svid>>,
-    /// A newer one, whose authority is not in the bundle yet: nobody could verify it.
-    unproven: Option<Arc<X509Svid>>,
-    /// How many watched selector sets match.
-    watchers: usize,
-    idle_since: Option<u64>,
 }
 
 /// News from the server, or from the disk.
@@ -142,11 +140,11 @@ impl Cache {
             self.plan.force(entry);
         }
         if !knows_issuer(&self.bundle, &svid) {
-            record.unproven = Some(svid);
+            record.unproven = Some(Held::new(svid));
             return Changed::new();
         }
         record.unproven = None;
-        self.put(entry, svid);
+        self.put(entry, Held::new(svid));
         self.evict();
         self.watched.matching(&selectors).cloned().collect()
     }
@@ -185,7 +183,7 @@ impl Cache {
             if record
                 .unproven
                 .as_ref()
-                .is_some_and(|one| one.expires_at() <= now)
+                .is_some_and(|one| one.ends() <= now)
             {
                 record.unproven = None;
             }
@@ -203,9 +201,23 @@ impl Cache {
         changed
     }
 
-    /// Has every SVID replaced soon, since the clock was set back and the plan with it.
-    pub fn renew_all(&mut self) {
-        self.force(|_| true);
+    /// The clock was set, and shows `now`. No SVID lives longer for that, and with one that was set back, whatever was
+    /// planned for later is due.
+    pub fn clock_set(&mut self, set: ClockSet, now: SystemTime) -> Changed {
+        self.expiries.clear();
+        for (id, record) in &mut self.records {
+            let both = [&mut record.svid, &mut record.unproven];
+            for held in both.into_iter().flatten() {
+                held.until = set.shift(held.until);
+            }
+            if let Some(held) = &record.svid {
+                self.expiries.insert((held.ends(), id.clone()));
+            }
+        }
+        if matches!(set, ClockSet::Back(_)) {
+            self.plan.hurry();
+        }
+        self.expire(now)
     }
 
     /// Somebody watches this selector set from now on: its entries are waited for.
@@ -264,9 +276,9 @@ impl Cache {
             }
             let entry = record.entry.clone();
             match &record.svid {
-                Some(svid) if svid.expires_at() > now => view.identities.push(Identity {
+                Some(held) if held.ends() > now => view.identities.push(Identity {
                     entry,
-                    svid: svid.clone(),
+                    svid: held.svid.clone(),
                 }),
                 _ => view.pending.push(entry),
             }
@@ -312,7 +324,7 @@ impl Cache {
     /// The SVID of an entry, and whether the time of its renewal has come.
     #[must_use]
     pub fn svid(&self, id: &EntryId, now: SystemTime) -> Option<(&X509Svid, bool)> {
-        let svid = self.records.get(id)?.svid.as_deref()?;
+        let svid = &*self.records.get(id)?.svid.as_ref()?.svid;
         Some((svid, self.rotation.due(svid.leaf()) <= now))
     }
 
@@ -322,7 +334,7 @@ impl Cache {
     ) -> impl Iterator<Item = (&Arc<RegistrationEntry>, Option<&Arc<X509Svid>>)> {
         self.records
             .values()
-            .map(|record| (&record.entry, record.svid.as_ref()))
+            .map(|record| (&record.entry, record.svid.as_ref().map(|held| &held.svid)))
     }
 
     /// The bundle of the agent's own trust domain.
@@ -362,195 +374,6 @@ impl Cache {
             stale: self.plan.stale(),
         }
     }
-
-    fn upsert(&mut self, entry: Arc<RegistrationEntry>, changed: &mut Changed) {
-        let id = entry.id.clone();
-        let old = self.records.get(&id).map(|record| record.entry.clone());
-        match &old {
-            Some(old) if *old == entry => return,
-            // Nobody is left with the SVID of whom the entry named before.
-            Some(old) if old.spiffe_id != entry.spiffe_id => self.remove(&id, changed),
-            Some(old) => {
-                self.by_selector.remove(old);
-                changed.extend(self.watched.forget_entry(old));
-            }
-            None => {}
-        }
-        self.by_selector.insert(&entry);
-        let watching = self.watched.note_entry(&entry);
-        let watchers = watching.len();
-        changed.extend(watching);
-        let wanted = watchers > 0 || !entry.disable_x509_svid_prefetch;
-        let record = self.records.entry(id.clone()).or_insert_with(|| Record {
-            entry: entry.clone(),
-            svid: None,
-            unproven: None,
-            watchers: 0,
-            idle_since: None,
-        });
-        record.entry = entry;
-        record.watchers = watchers;
-        match (&record.svid, wanted) {
-            (Some(_), _) => self.plan.force(&id),
-            (None, true) => self.plan.want(&id, watchers > 0),
-            (None, false) => self.plan.forget(&id),
-        }
-        self.settle_idle(&id);
-    }
-
-    fn remove(&mut self, id: &EntryId, changed: &mut Changed) {
-        let Some(record) = self.records.remove(id) else {
-            return;
-        };
-        self.by_selector.remove(&record.entry);
-        changed.extend(self.watched.forget_entry(&record.entry));
-        self.plan.forget(id);
-        if let Some(svid) = record.svid {
-            self.expiries.remove(&(svid.expires_at(), id.clone()));
-        }
-        if let Some(since) = record.idle_since {
-            self.idle.remove(&(since, id.clone()));
-        }
-    }
-
-    fn set_bundles(
-        &mut self,
-        own: Option<Arc<Bundle>>,
-        federated: Vec<Arc<Bundle>>,
-        gone: &[TrustDomain],
-    ) -> bool {
-        let mut changed = false;
-        if let Some(own) = own.filter(|own| *own != self.bundle) {
-            self.bundle = own;
-            changed = true;
-            self.replace_tainted();
-            self.prove();
-        }
-        for bundle in federated {
-            // An equal one stays the same one: what was encoded of it is still good.
-            if self.federated.get(&bundle.trust_domain) != Some(&bundle) {
-                changed = true;
-                self.federated.insert(bundle.trust_domain.clone(), bundle);
-            }
-        }
-        for domain in gone {
-            changed |= self.federated.remove(domain).is_some();
-        }
-        changed
-    }
-
-    /// Puts in what waited for its authority. Everybody's view is new with a new bundle, so nobody need be told of it.
-    fn prove(&mut self) {
-        let mut proven = Vec::new();
-        for (id, record) in &mut self.records {
-            if let Some(svid) = record
-                .unproven
-                .take_if(|svid| knows_issuer(&self.bundle, svid))
-            {
-                proven.push((id.clone(), svid));
-            }
-        }
-        for (id, svid) in proven {
-            self.put(&id, svid);
-        }
-        self.evict();
-    }
-
-    /// Puts an SVID in the place of the former one.
-    fn put(&mut self, id: &EntryId, svid: Arc<X509Svid>) {
-        let Some(record) = self.records.get_mut(id) else {
-            return;
-        };
-        self.expiries.insert((svid.expires_at(), id.clone()));
-        if let Some(old) = record.svid.replace(svid.clone())
-            && old.expires_at() != svid.expires_at()
-        {
-            self.expiries.remove(&(old.expires_at(), id.clone()));
-        }
-        self.settle_idle(id);
-    }
-
-    fn replace_tainted(&mut self) {
-        if self.bundle.x509_authorities.iter().any(|one| one.tainted) {
-            let bundle = self.bundle.clone();
-            self.force(|svid| is_tainted(&bundle, svid));
-        }
-    }
-
-    fn force(&mut self, concerned: impl Fn(&X509Svid) -> bool) {
-        for (id, record) in &self.records {
-            if record.svid.as_deref().is_some_and(&concerned) {
-                self.plan.force(id);
-            }
-        }
-    }
-
-    fn more_watchers(&mut self, id: &EntryId) {
-        let Some(record) = self.records.get_mut(id) else {
-            return;
-        };
-        record.watchers += 1;
-        if record.svid.is_none() {
-            self.plan.want(id, true);
-        }
-        self.settle_idle(id);
-    }
-
-    fn fewer_watchers(&mut self, id: &EntryId) {
-        let Some(record) = self.records.get_mut(id) else {
-            return;
-        };
-        record.watchers -= 1;
-        if record.watchers == 0 && record.svid.is_none() {
-            if record.entry.disable_x509_svid_prefetch {
-                self.plan.forget(id);
-            } else {
-                self.plan.want(id, false);
-            }
-        }
-        self.settle_idle(id);
-    }
-
-    /// Keeps `idle` true to the record.
-    fn settle_idle(&mut self, id: &EntryId) {
-        let Some(record) = self.records.get_mut(id) else {
-            return;
-        };
-        let idle = record.watchers == 0 && record.svid.is_some();
-        match (idle, record.idle_since) {
-            (true, None) => {
-                self.idle_counter += 1;
-                record.idle_since = Some(self.idle_counter);
-                self.idle.insert((self.idle_counter, id.clone()));
-            }
-            (false, Some(since)) => {
-                record.idle_since = None;
-                self.idle.remove(&(since, id.clone()));
-            }
-            _ => {}
-        }
-    }
-
-    /// Drops SVIDs above the capacity for which nobody waits, the longest idle first.
-    fn evict(&mut self) {
-        while self.expiries.len() > self.capacity {
-            let Some((_, id)) = self.idle.pop_first() else {
-                return;
-            };
-            let Some(record) = self.records.get_mut(&id) else {
-                continue;
-            };
-            record.idle_since = None;
-            if let Some(svid) = record.svid.take() {
-                self.expiries.remove(&(svid.expires_at(), id.clone()));
-            }
-            if record.entry.disable_x509_svid_prefetch {
-                self.plan.forget(&id);
-            } else {
-                self.plan.want(&id, false);
-            }
-        }
-    }
 }
 
 /// How many of what a [`Cache`] has.
@@ -564,36 +387,6 @@ pub struct Counts {
     pub missing: usize,
     /// SVIDs that are to be replaced.
     pub stale: usize,
-}
-
-/// Was it signed by an authority that is not to be trusted for long?
-#[must_use]
-pub fn is_tainted(bundle: &Bundle, svid: &X509Svid) -> bool {
-    let Some(issuer) = issuer_id(svid) else {
-        return false;
-    };
-    bundle
-        .x509_authorities
-        .iter()
-        .any(|one| one.tainted && one.certificate.subject_key_id() == Some(issuer))
-}
-
-/// Is the authority that signed it in the bundle?
-fn knows_issuer(bundle: &Bundle, svid: &X509Svid) -> bool {
-    let issuer = issuer_id(svid);
-    let mut authorities = bundle.x509_authorities.iter();
-    issuer.is_none() || authorities.any(|one| one.certificate.subject_key_id() == issuer)
-}
-
-/// The key identifier of the authority at the end of the chain.
-#[must_use]
-pub fn issuer_id(svid: &X509Svid) -> Option<&[u8]> {
-    svid.chain().last()?.authority_key_id()
-}
-
-/// The order of identities in a view.
-fn order(entry: &RegistrationEntry) -> (SystemTime, EntryId) {
-    (entry.created_at, entry.id.clone())
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! alone (in a backup, say) is worth nothing, and deleting the key makes it unreadable for good. What
 //! has expired is neither written nor read back.
 
+mod content;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -18,18 +20,16 @@ use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
     rand::{SecureRandom, SystemRandom},
 };
-use identity::{
-    Bundle, Certificate, EntryId, PrivateKey, RegistrationEntry, SpiffeId, TrustDomain, X509Svid,
-};
-use prost::{Message, bytes::Bytes};
-use proto::spire::api::types;
+use identity::{Bundle, EntryId, RegistrationEntry, SpiffeId, TrustDomain, X509Svid};
+use prost::Message as _;
 use runtime::{
     BoxError, Shutdown,
     files::{self, FileError},
 };
 use tokio::{sync::watch, time::Instant};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
+use self::content::{Stored, content};
 use crate::{
     cache::{Cache, Changed, Update},
     workloads::living::Living,
@@ -135,7 +135,7 @@ impl Disk {
             Err(DiskError::Key(_)) => self.new_key()?,
             Err(other) => return Err(other),
         };
-        let mut sealed = self.stored(snapshot).encode_to_vec();
+        let mut sealed = Stored::of(snapshot).encode_to_vec();
         let nonce = key
             .seal_in_place_append_tag(self.aad(), &mut sealed)
             .map_err(|_| DiskError::Sealing)?;
@@ -164,8 +164,9 @@ impl Disk {
         let plain = key
             .open_in_place(nonce, self.aad(), &mut opened)
             .map_err(|_| DiskError::Seal)?;
-        let stored = Stored::decode(&*plain).map_err(|error| content(&error))?;
-        let snapshot = read(stored, &self.trust_domain, now)?;
+        let snapshot = Stored::decode(&*plain)
+            .map_err(|error| content(&error))
+            .and_then(|stored| stored.read(&self.trust_domain, now))?;
         match (agent, &snapshot.agent) {
             (Some(agent), Some(other)) if agent != other => {
                 Err(DiskError::OtherAgent(other.clone()))
@@ -262,38 +263,6 @@ impl Disk {
     fn aad(&self) -> Aad<Vec<u8>> {
         Aad::from([HEADER, self.trust_domain.as_str().as_bytes()].concat())
     }
-
-    fn stored(&self, snapshot: &Snapshot) -> Stored {
-        let bundles = snapshot.bundle.iter().chain(&snapshot.federated);
-        Stored {
-            agent: snapshot
-                .agent
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            entries: snapshot
-                .entries
-                .iter()
-                .map(|entry| types::Entry::from(&**entry))
-                .collect(),
-            bundles: bundles
-                .map(|bundle| types::Bundle::from(&**bundle))
-                .collect(),
-            svids: snapshot
-                .svids
-                .iter()
-                .map(|(entry, svid)| StoredSvid {
-                    entry_id: entry.to_string(),
-                    chain: svid
-                        .chain()
-                        .iter()
-                        .map(|one| Bytes::copy_from_slice(one.der()))
-                        .collect(),
-                    key: svid.key().as_pkcs8_der().to_vec(),
-                })
-                .collect(),
-        }
-    }
 }
 
 impl Snapshot {
@@ -341,87 +310,6 @@ impl Snapshot {
         }
         changed
     }
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Stored {
-    #[prost(message, repeated, tag = "1")]
-    entries: Vec<types::Entry>,
-    #[prost(message, repeated, tag = "2")]
-    bundles: Vec<types::Bundle>,
-    #[prost(message, repeated, tag = "3")]
-    svids: Vec<StoredSvid>,
-    #[prost(string, tag = "4")]
-    agent: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-#[prost(skip_debug)]
-struct StoredSvid {
-    #[prost(string, tag = "1")]
-    entry_id: String,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    chain: Vec<Bytes>,
-    #[prost(bytes = "vec", tag = "3")]
-    key: Vec<u8>,
-}
-
-impl std::fmt::Debug for StoredSvid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StoredSvid({}, <redacted>)", self.entry_id)
-    }
-}
-
-impl Drop for StoredSvid {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
-}
-
-fn read(
-    stored: Stored,
-    trust_domain: &TrustDomain,
-    now: SystemTime,
-) -> Result<Snapshot, DiskError> {
-    let mut snapshot = Snapshot::default();
-    if !stored.agent.is_empty() {
-        let agent = SpiffeId::parse(&stored.agent).map_err(|error| content(&error))?;
-        snapshot.agent = Some(agent);
-    }
-    for entry in &stored.entries {
-        let entry = proto::convert::entry(entry).map_err(|error| content(&error))?;
-        snapshot.entries.push(Arc::new(entry));
-    }
-    for bundle in &stored.bundles {
-        let bundle = Arc::new(proto::convert::bundle(bundle).map_err(|error| content(&error))?);
-        if bundle.trust_domain == *trust_domain {
-            snapshot.bundle = Some(bundle);
-        } else {
-            snapshot.federated.push(bundle);
-        }
-    }
-    for svid in &stored.svids {
-        let entry = EntryId::new(&svid.entry_id).map_err(|error| content(&error))?;
-        let read = read_svid(svid).map_err(|error| content(&error))?;
-        if read.expires_at() > now {
-            snapshot.svids.push((entry, Arc::new(read)));
-        }
-    }
-    Ok(snapshot)
-}
-
-fn read_svid(stored: &StoredSvid) -> Result<X509Svid, BoxError> {
-    let chain = stored
-        .chain
-        .iter()
-        .map(|der| Certificate::from_der(der))
-        .collect::<Result<_, _>>()?;
-    let key = PrivateKey::from_pkcs8_der(&stored.key)?;
-    Ok(X509Svid::new(chain, key)?)
-}
-
-fn content(error: &dyn std::fmt::Display) -> DiskError {
-    DiskError::Content(error.to_string())
 }
 
 async fn stopped_within(duration: Duration, shutdown: &Shutdown) -> bool {

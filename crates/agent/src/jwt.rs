@@ -143,6 +143,12 @@ impl JwtCache {
         tainted
     }
 
+    /// Drops all.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+        self.by_use.clear();
+    }
+
     /// How many tokens there are.
     #[must_use]
     pub fn len(&self) -> usize {

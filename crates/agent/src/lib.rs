@@ -7,6 +7,7 @@
 pub mod attest;
 pub mod cache;
 pub mod client;
+mod clock_watch;
 pub mod config;
 pub mod disk;
 pub mod endpoints;
@@ -21,12 +22,12 @@ pub mod workloads;
 #[cfg(test)]
 mod fixtures;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::SystemTime};
+use std::{io::ErrorKind, net::SocketAddr, path::Path, sync::Arc, time::SystemTime};
 
 use identity::{BundleSet, SpiffeId, X509Svid};
 use runtime::{
     Clock, Metrics, Probes, Readiness, Tasks, backoff,
-    files::{self, FileError},
+    files::{self, FileError, FolderLock},
     listen::ListenError,
 };
 use tokio::sync::{Notify, watch};
@@ -84,6 +85,7 @@ pub struct Agent {
     socket: PublicSocket,
     probes: Probes,
     started: SystemTime,
+    folders: Vec<FolderLock>,
 }
 
 impl Agent {
@@ -98,7 +100,7 @@ impl Agent {
         let started = clock.now();
         let metrics = config.telemetry.metrics(config.trust_domain.as_str());
         let readiness = Readiness::new();
-        prepare_folders(&config)?;
+        let folders = take_folders(&config).await?;
         let socket = PublicSocket::bind(&config.socket_path)?;
         let probes = Probes::bind(config.telemetry.prometheus, config.health.as_ref()).await?;
         let parts = Parts::assemble(&config, &clock, &metrics, &readiness)?;
@@ -116,6 +118,7 @@ impl Agent {
             socket,
             probes,
             started,
+            folders,
         })
     }
 
@@ -171,12 +174,20 @@ impl Agent {
             readiness: self.readiness,
         };
         self.socket.serve(services, tasks)?;
-        tasks.spawn("agent SVID", self.keeper.run(tasks.shutdown()));
+        let folders = Arc::new(self.folders);
+        let (keeper, held) = (self.keeper.run(tasks.shutdown()), Arc::clone(&folders));
+        tasks.spawn("agent SVID", async move {
+            let _held = held;
+            keeper.await
+        });
         tasks.spawn("sync", self.syncer.run(tasks.shutdown(), self.started));
         tasks.spawn("X.509-SVIDs", self.issuer.run(tasks.shutdown()));
         if let Some(disk) = self.disk {
             let kept = disk.keep(self.living, self.svid, tasks.shutdown());
-            tasks.spawn("SVID cache on disk", kept);
+            tasks.spawn("SVID cache on disk", async move {
+                let _held = folders;
+                kept.await
+            });
         }
         Ok(())
     }
@@ -323,17 +334,33 @@ fn restore(
     }
 }
 
-/// Makes the folders, and finds out now whether the disk takes what the agent must not lose.
-fn prepare_folders(config: &Config) -> Result<(), FileError> {
+/// Makes the folders and takes them, and finds out now whether the disk takes what the agent must not lose.
+async fn take_folders(config: &Config) -> Result<Vec<FolderLock>, FileError> {
     files::private_folder(&config.data_dir)?;
     let KeyManager::Disk { directory } = &config.key_manager else {
-        return Ok(());
+        return match files::lock_folder(&config.data_dir).await {
+            Ok(lock) => Ok(vec![lock]),
+            Err(error) if error.source.kind() == ErrorKind::ResourceBusy => Err(error),
+            // There is nothing that must not be lost.
+            Err(_) => Ok(Vec::new()),
+        };
     };
     files::private_folder(directory)?;
+    let mut locks = vec![files::lock_folder(&config.data_dir).await?];
+    if !is_same(directory, &config.data_dir) {
+        locks.push(files::lock_folder(directory).await?);
+    }
     for folder in [&config.data_dir, directory] {
         let probe = folder.join(".writable");
         files::write_private(&probe, b"")?;
         files::remove(&probe)?;
     }
-    Ok(())
+    Ok(locks)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
 }

@@ -7,6 +7,7 @@
 
 mod allow;
 mod encode;
+mod form;
 mod gate;
 mod name;
 mod secrets;
@@ -16,7 +17,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use allow::{AllowError, AllowList, Allowed};
 pub use encode::{Certified, Resource, Version};
-pub use name::{Form, Name, STREAM_KEY, read_bool};
+pub use form::{Form, STREAM_KEY, Style, read_bool};
+pub use name::Name;
 pub use secrets::{Absent, Secrets};
 pub use session::{DeltaSecrets, Note, RequestError, StreamSecrets};
 

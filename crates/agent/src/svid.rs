@@ -213,6 +213,17 @@ impl Plan {
         self.put(entry, rank, place, has_one, failures);
     }
 
+    /// Whatever was to be issued later is due now.
+    pub fn hurry(&mut self) {
+        for (_, entry) in std::mem::take(&mut self.later) {
+            let number = self.next_number();
+            if let Some(item) = self.items.get_mut(&entry) {
+                item.place = Place::Ready(number);
+                self.ready.insert((item.rank, number), entry);
+            }
+        }
+    }
+
     /// When [`Plan::take`] will next have something: `now` or later, `None` when never.
     #[must_use]
     pub fn next_due(&self, now: SystemTime) -> Option<SystemTime> {

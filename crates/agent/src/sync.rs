@@ -3,27 +3,23 @@
 //!
 //! What the server says arrives as an [`Update`]; a feed that is pushed can make the same updates.
 
+mod bundles;
 mod entries;
 pub(crate) mod issue;
+mod news;
 mod reasons;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures_util::{StreamExt as _, stream};
-use identity::{Bundle, EntryId, RegistrationEntry, SpiffeId, TrustDomain};
+use identity::{Bundle, SpiffeId, TrustDomain};
 use proto::{
     convert::FieldError,
-    spire::api::{
-        server::{
-            agent::v1::PostStatusRequest,
-            bundle::v1::{GetBundleRequest, GetFederatedBundleRequest},
-        },
-        types,
-    },
+    spire::api::{server::agent::v1::PostStatusRequest, types},
 };
 use runtime::{BoxError, Part, Shutdown, files::FileError};
 use tokio::{
@@ -37,9 +33,10 @@ use crate::{
     attest::{describe, store::AgentStore},
     backoff::{Backoff, jittered},
     cache::Update,
-    client::ServerClient,
     workloads::living::as_f64,
 };
+use bundles::{fetch_bundle, fetch_federated};
+use news::{News, Refused, Revision};
 
 /// A failed sync is tried again after at most this long, or one interval if that is more: half a
 /// minute after the server is back, everybody has what there is.
@@ -362,128 +359,9 @@ async fn rest(pause: Duration, least: Duration, bell: &Notify) {
     }
 }
 
-/// What tells two versions of an entry apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Revision {
-    number: i64,
-    created_at: i64,
-}
-
-impl Revision {
-    fn of(entry: &RegistrationEntry) -> Self {
-        let created = entry.created_at.duration_since(SystemTime::UNIX_EPOCH);
-        let seconds = created.map_or(0, |since| since.as_secs());
-        Self {
-            number: entry.revision,
-            created_at: i64::try_from(seconds).unwrap_or(i64::MAX),
-        }
-    }
-}
-
-/// Entries that cannot be used, so that each is said once.
-type Refused = HashSet<(String, i64)>;
-
-/// What one sync brings.
-#[derive(Debug, Default)]
-struct News {
-    added: usize,
-    updated: usize,
-    /// Entries that cannot be used.
-    unreadable: HashSet<String>,
-}
-
-impl News {
-    /// The entries of a page, but for those that break a rule.
-    fn read(
-        &mut self,
-        page: &[types::Entry],
-        known: &HashMap<String, Revision>,
-        refused: &mut Refused,
-    ) -> Vec<Arc<RegistrationEntry>> {
-        let mut upserted = Vec::with_capacity(page.len());
-        for wire in page {
-            match proto::convert::entry(wire) {
-                Ok(entry) if known.contains_key(entry.id.as_str()) => {
-                    self.updated += 1;
-                    upserted.push(Arc::new(entry));
-                }
-                Ok(entry) => {
-                    self.added += 1;
-                    upserted.push(Arc::new(entry));
-                }
-                Err(error) => {
-                    self.unreadable.insert(wire.id.clone());
-                    if refused.insert((wire.id.clone(), wire.revision_number)) {
-                        tracing::warn!(entry_id = wire.id, %error, "leaving out an entry that breaks a rule");
-                    }
-                }
-            }
-        }
-        upserted
-    }
-
-    /// What is no longer this agent's, given the IDs of all that is. What the server changed beyond our reading must not
-    /// go on in its former form either.
-    fn removed(&self, known: &HashMap<String, Revision>, ids: &HashSet<String>) -> Vec<EntryId> {
-        known
-            .keys()
-            .filter(|id| !ids.contains(*id) || self.unreadable.contains(*id))
-            .filter_map(|id| EntryId::new(id).ok())
-            .collect()
-    }
-}
-
-/// Asks for the own bundle.
-pub(crate) async fn fetch_bundle(client: &ServerClient) -> Result<Bundle, SyncError> {
-    let request = GetBundleRequest { output_mask: None };
-    let answer = client
-        .bundle()
-        .get_bundle(request)
-        .await
-        .map_err(|status| SyncError::Bundle(Box::new(status)))?;
-    Ok(proto::convert::bundle(answer.get_ref())?)
-}
-
-/// Asks for a foreign bundle; `None` when the server has none.
-async fn fetch_federated(
-    client: &ServerClient,
-    domain: TrustDomain,
-) -> (TrustDomain, Result<Option<Bundle>, String>) {
-    let request = GetFederatedBundleRequest {
-        trust_domain: domain.as_str().to_owned(),
-        output_mask: None,
-    };
-    let fetched = match client.bundle().get_federated_bundle(request).await {
-        Ok(answer) => match proto::convert::bundle(answer.get_ref()) {
-            Ok(bundle) if bundle.trust_domain == domain => Ok(Some(bundle)),
-            Ok(bundle) => Err(format!("the server sent that of {}", bundle.trust_domain)),
-            Err(error) => Err(error.to_string()),
-        },
-        Err(status) if status.code() == Code::NotFound => Ok(None),
-        Err(status) => Err(describe(&status)),
-    };
-    (domain, fetched)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::entry;
-
-    #[test]
-    fn an_entry_that_became_unreadable_is_left_out() {
-        let former = entry("web", &["unix:uid:1"]);
-        let known = HashMap::from([(former.id.to_string(), Revision::of(&former))]);
-        let mut wire = types::Entry::from(&former);
-        wire.revision_number += 1;
-        wire.spiffe_id = None;
-        let mut news = News::default();
-        let upserted = news.read(std::slice::from_ref(&wire), &known, &mut Refused::default());
-        assert!(upserted.is_empty());
-        let removed = news.removed(&known, &[wire.id].into());
-        assert_eq!(removed, [former.id]);
-        assert_eq!((news.added, news.updated), (0, 0));
-    }
 
     const LEAST: Duration = Duration::from_secs(1);
 

@@ -1,11 +1,10 @@
 //! Workload attestation: from the peer of a connection to its selectors.
 //!
-//! A caller is attested whenever it opens a stream, not once per connection: the peer's pidfd and credentials are fixed
-//! when it connects, but it may become another program (`exec`) or, after its end, leave the connection to a child.
-//! Reading a few files of `/proc` each time costs tens of microseconds; what is dear (user names, hashes of programs)
-//! is kept by the facts it follows from. A stream keeps the identity it was opened with; its caller is known by a pidfd,
-//! so the stream ends with the process. A process that passes its connection on passes its identity on, as it could
-//! pass on its keys.
+//! A caller is attested when it opens a stream, but for one that follows another on the same connection within seconds,
+//! and again every few minutes while a stream of SDS is open: the peer's pidfd and credentials are fixed when it connects, but
+//! it may become another program (`exec`) or, after its end, leave the connection to a child. What is dear (user names,
+//! hashes of programs) is kept by the facts it follows from. A caller is known by a pidfd, so its streams end with the
+//! process. A process that passes its connection on passes its identity on, as it could pass on its keys.
 
 pub mod cgroup;
 mod digest;
@@ -109,6 +108,15 @@ pub enum AttestError {
     Kubelet(#[source] Arc<KubeletError>),
 }
 
+/// What attestors found out about a process.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its selectors.
+    pub selectors: Selectors,
+    /// Whether no attestor failed.
+    pub complete: bool,
+}
+
 /// The workload attestors in use. All are asked; what they find out is joined.
 #[derive(Debug)]
 pub struct Attestors {
@@ -120,7 +128,13 @@ pub struct Attestors {
 enum Attestor {
     Unix(Unix),
     K8s(Box<K8s>),
+    #[cfg(test)]
+    Told(tokio::sync::watch::Receiver<Told>),
 }
+
+/// What an attestor of a test says of everybody; `None`: nothing, for as long as that is.
+#[cfg(test)]
+pub(crate) type Told = Option<Result<Selectors, AttestError>>;
 
 impl Attestors {
     /// The attestors that `config` asks for.
@@ -146,11 +160,28 @@ impl Attestors {
         }
     }
 
+    /// Attestors that say what they are told.
+    #[cfg(test)]
+    pub(crate) fn told(each: impl IntoIterator<Item = tokio::sync::watch::Receiver<Told>>) -> Self {
+        Self {
+            all: each.into_iter().map(Attestor::Told).collect(),
+            metrics: None,
+        }
+    }
+
     /// Finds out the selectors of the process behind a connection.
     ///
     /// # Errors
     /// When every attestor fails, or the process ends meanwhile.
     pub async fn attest(&self, peer: &Peer) -> Result<Selectors, AttestError> {
+        self.look(peer).await.map(|found| found.selectors)
+    }
+
+    /// As [`Attestors::attest`], and tells whether that is all.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn look(&self, peer: &Peer) -> Result<Found, AttestError> {
         let answers = join_all(self.all.iter().map(|one| self.ask(one, peer))).await;
         // What was read is the peer's only if the peer still lives: until then nobody else has its PID.
         process::check_alive(peer)?;
@@ -165,11 +196,16 @@ impl Attestors {
                 }
             }
         }
-        match (failed, found.len()) {
-            (Some(error), 0) => Err(error),
-            (_, 1) => Ok(found.swap_remove(0)),
-            _ => Ok(found.iter().flatten().cloned().collect()),
-        }
+        let complete = failed.is_none();
+        let selectors = match (failed, found.len()) {
+            (Some(error), 0) => return Err(error),
+            (_, 1) => found.swap_remove(0),
+            _ => found.iter().flatten().cloned().collect(),
+        };
+        Ok(Found {
+            selectors,
+            complete,
+        })
     }
 
     async fn ask(&self, attestor: &Attestor, peer: &Peer) -> Result<Selectors, AttestError> {
@@ -189,6 +225,8 @@ impl Attestor {
         match self {
             Self::Unix(_) => "unix",
             Self::K8s(_) => "k8s",
+            #[cfg(test)]
+            Self::Told(_) => "told",
         }
     }
 
@@ -196,6 +234,14 @@ impl Attestor {
         match self {
             Self::Unix(unix) => unix.attest(peer).await,
             Self::K8s(k8s) => k8s.attest(peer).await,
+            #[cfg(test)]
+            Self::Told(told) => {
+                let mut told = told.clone();
+                match told.wait_for(Option::is_some).await.as_deref() {
+                    Ok(Some(Ok(selectors))) => Ok(selectors.clone()),
+                    _ => Err(AttestError::OutOfSight),
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! An agent in process, attested to a [`TestServer`].
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::{Agent, BuildError, Config, Overrides};
@@ -10,6 +10,7 @@ use proto::spire::api::server::agent::v1::CreateJoinTokenRequest;
 use proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use proto::spire::api::server::entry::v1::BatchCreateEntryRequest;
 use proto::spire::api::server::entry::v1::BatchDeleteEntryRequest;
+use proto::spire::api::server::entry::v1::BatchUpdateEntryRequest;
 use proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use proto::spire::api::types;
 use runtime::{Clock, Readiness, RunError, Supervisor, Tasks};
@@ -66,6 +67,11 @@ impl TestAgent {
 
     /// The configuration an agent under test starts from: all files in `dir`, the server known by the bundle in its folder.
     pub fn config(server: &TestServer, dir: &TempDir, join_token: Option<String>) -> Config {
+        Self::config_in(server, dir.path(), join_token)
+    }
+
+    /// As [`TestAgent::config`], in the folder of an agent that runs.
+    pub fn config_in(server: &TestServer, dir: &Path, join_token: Option<String>) -> Config {
         let address = server.addresses().tcp;
         let text = format!(
             r#"
@@ -94,8 +100,8 @@ impl TestAgent {
             address.port()
         );
         let overrides = Overrides {
-            data_dir: Some(dir.path().join("data")),
-            socket_path: Some(dir.path().join("public/api.sock")),
+            data_dir: Some(dir.join("data")),
+            socket_path: Some(dir.join("public/api.sock")),
             join_token: join_token.map(agent::config::JoinToken::new),
             ..Overrides::default()
         };
@@ -106,6 +112,11 @@ impl TestAgent {
     /// The public socket.
     pub const fn socket(&self) -> &PathBuf {
         &self.socket
+    }
+
+    /// The folder of all its files.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// A channel over the public socket.
@@ -135,11 +146,6 @@ impl TestAgent {
     pub async fn ended(self) -> (TempDir, Result<(), RunError>) {
         let ended = self.supervisor.run(GRACE).await;
         (self.dir, ended)
-    }
-
-    /// Cuts the agent off, as `kill -9` does, and gives its folder back.
-    pub fn cut_off(self) -> TempDir {
-        self.dir
     }
 }
 
@@ -185,6 +191,27 @@ impl TestServer {
             .results;
         let entry = results.into_iter().next().and_then(|one| one.entry);
         EntryId::new(&entry.expect("an entry must come of it").id).expect("an ID must be one")
+    }
+
+    /// Gives an entry to another SPIFFE ID, its selectors as they are.
+    pub async fn rename_entry(&self, id: &EntryId, path: &str) {
+        let entry = types::Entry {
+            id: id.to_string(),
+            spiffe_id: Some((&self.id(path)).into()),
+            ..types::Entry::default()
+        };
+        let request = BatchUpdateEntryRequest {
+            entries: vec![entry],
+            input_mask: Some(types::EntryMask {
+                spiffe_id: true,
+                ..types::EntryMask::default()
+            }),
+            output_mask: None,
+        };
+        let mut client = EntryClient::new(self.local());
+        let answer = client.batch_update_entry(request).await;
+        let results = answer.expect("the call must pass").into_inner().results;
+        assert!(results.iter().all(|one| one.entry.is_some()), "{results:?}");
     }
 
     /// Deletes an entry.

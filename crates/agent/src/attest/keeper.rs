@@ -1,19 +1,29 @@
 //! The task that owns the agent SVID: attests, renews at half-life, re-attests when told.
 
-use std::{sync::Arc, time::Duration};
+mod orders;
+mod setup;
+mod trust;
 
-use identity::{Bundle, BundleSet, KeyType, PrivateKey, TrustDomain, X509Svid};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use identity::{KeyType, PrivateKey, X509Svid};
 use proto::spire::api::{
     server::agent::v1::{AgentX509svidParams, RenewAgentRequest},
     types::permission_denied_details::Reason,
 };
-use runtime::{BoxError, Clock, Metrics, Shutdown, files::FileError};
+use runtime::{BoxError, Shutdown, files::FileError};
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Status};
 
+pub use self::{orders::Orders, setup::Setup};
+
+use self::orders::Order;
 use super::{
     AgentSvid, AttestError, agent_svid, attest,
-    bootstrap::{self, BootstrapError, Progress},
+    bootstrap::{BootstrapError, Progress},
     describe,
     proof::{Proof, ProofError},
     store::AgentStore,
@@ -21,10 +31,9 @@ use super::{
 use crate::{
     backoff::Backoff,
     cache::is_tainted,
-    client::{self, ServerClient, ServerTrust},
-    config::{Bootstrap, NodeAttestor, ServerAddress},
+    client::{self, ServerTrust},
+    clock_watch::{ClockSet, ClockWatch},
     disk::Disk,
-    svid::Rotation,
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -61,66 +70,6 @@ pub enum KeepError {
     },
 }
 
-/// What others must do to have the keeper's attention.
-#[derive(Debug, Clone)]
-pub struct Orders(mpsc::Sender<Order>);
-
-#[derive(Debug)]
-enum Order {
-    /// The server answered with this.
-    Denied(Reason, String),
-    /// The bundle changed; the SVID may be under a tainted authority.
-    Bundle(Arc<Bundle>),
-}
-
-impl Orders {
-    /// Tells the keeper what the server said, if it is about the agent itself.
-    pub fn report(&self, status: &Status) {
-        if status.code() == Code::PermissionDenied {
-            // Without a reason it is about the call, not about the agent.
-            let Some(reason) = proto::convert::denied_reason(status) else {
-                return;
-            };
-            // When the queue is full, the keeper looks at its SVID anyway.
-            let _ = self
-                .0
-                .try_send(Order::Denied(reason, status.message().to_owned()));
-        }
-    }
-
-    /// Tells the keeper of a new bundle.
-    pub fn bundle(&self, bundle: Arc<Bundle>) {
-        let _ = self.0.try_send(Order::Bundle(bundle));
-    }
-}
-
-/// What the keeper needs.
-#[derive(Debug)]
-pub struct Setup {
-    /// Where the server is.
-    pub server: ServerAddress,
-    /// Whose agent this is.
-    pub trust_domain: TrustDomain,
-    /// The first trust.
-    pub bootstrap: Bootstrap,
-    /// How the node is proven.
-    pub node_attestor: NodeAttestor,
-    /// When the SVID is renewed.
-    pub rotation: Rotation,
-    /// The disk.
-    pub store: Arc<AgentStore>,
-    /// The connection, which shows what the keeper publishes.
-    pub client: ServerClient,
-    /// The trust in the server; filled at the first attestation.
-    pub bundles: watch::Sender<Arc<BundleSet>>,
-    /// The copy of workloads' SVIDs, which goes with the agent.
-    pub disk: Option<Disk>,
-    /// The clock.
-    pub clock: Clock,
-    /// Where figures go.
-    pub metrics: Metrics,
-}
-
 /// The task, before it runs.
 #[derive(Debug)]
 pub struct Keeper {
@@ -129,6 +78,11 @@ pub struct Keeper {
     orders: mpsc::Receiver<Order>,
     current: Option<AgentSvid>,
     bootstrap: Progress,
+    /// One that had expired by a clock which may be wrong.
+    expired: Option<AgentSvid>,
+    watch: ClockWatch,
+    /// To be renewed as soon as can be.
+    overdue: bool,
 }
 
 impl Keeper {
@@ -143,10 +97,13 @@ impl Keeper {
         svid.send_replace(stored.as_ref().map(|stored| stored.svid.clone()));
         let keeper = Self {
             bootstrap: Progress::new(&setup.metrics, stored.is_some()),
+            watch: ClockWatch::new(setup.clock.clone()),
             setup,
             svid,
             orders,
             current: stored,
+            expired: None,
+            overdue: false,
         };
         (keeper, Orders(sender))
     }
@@ -165,10 +122,10 @@ impl Keeper {
     async fn keep(&mut self) -> Result<(), KeepError> {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
-            let step = match &self.current {
+            self.tell_time();
+            let step = match self.due() {
                 None => self.attest_anew().await,
-                Some(current) => {
-                    let due = self.setup.rotation.due(current.svid.leaf());
+                Some(due) => {
                     let pause = due
                         .duration_since(self.setup.clock.now())
                         .unwrap_or_default();
@@ -176,7 +133,8 @@ impl Keeper {
                     let look = pause.min(LONGEST_LOOK).max(backoff.pause());
                     tokio::select! {
                         () = tokio::time::sleep(look) => {
-                            if self.setup.clock.now() < due {
+                            self.tell_time();
+                            if self.due().is_some_and(|due| self.setup.clock.now() < due) {
                                 continue;
                             }
                             self.renew().await
@@ -187,7 +145,14 @@ impl Keeper {
             };
             match step {
                 Ok(()) => backoff.reset(),
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Final(error)) => {
+                    // By a clock that was set right meanwhile, it need not have attested anew.
+                    let lost = self.current.is_none();
+                    self.tell_time();
+                    if !lost || self.current.is_none() {
+                        return Err(error);
+                    }
+                }
                 Err(Failure::Passing(error)) => {
                     let pause = backoff.fail();
                     tracing::warn!(error, retry_in_ms = pause.as_millis(), "no new agent SVID");
@@ -196,7 +161,41 @@ impl Keeper {
                     }
                 }
             }
-            self.drop_expired()?;
+        }
+    }
+
+    /// When the SVID is to be renewed; `None` without one.
+    fn due(&self) -> Option<SystemTime> {
+        let current = self.current.as_ref()?;
+        if self.overdue {
+            return Some(SystemTime::UNIX_EPOCH);
+        }
+        Some(self.setup.rotation.due(current.svid.leaf()))
+    }
+
+    /// Drops the SVID once it has expired, and takes it up again once it has not, after all.
+    fn tell_time(&mut self) {
+        if let Some(ClockSet::Back(by)) = self.watch.look() {
+            tracing::warn!(
+                by_s = by.as_secs(),
+                "the clock was set back; renewing the agent SVID"
+            );
+            // It ends when it ends, whatever this clock shows.
+            self.overdue = true;
+        }
+        let now = self.setup.clock.now();
+        let expired = |one: &mut AgentSvid| one.svid.expires_at() <= now;
+        if let Some(expired) = self.current.take_if(expired) {
+            tracing::warn!("the agent SVID has expired; attesting anew");
+            self.svid.send_replace(None);
+            self.expired = Some(expired);
+        }
+        if self.current.is_none()
+            && let Some(good) = self.expired.take_if(|one| !expired(one))
+        {
+            tracing::info!(agent_id = %good.svid.id(), "by this clock the agent SVID is good again");
+            self.svid.send_replace(Some(good.svid.clone()));
+            self.current = Some(good);
         }
     }
 
@@ -335,65 +334,6 @@ impl Keeper {
         attested
     }
 
-    /// Sees to it that there is a bundle to know the server by.
-    async fn ensure_trust(&self) -> Result<(), Failure> {
-        let domain = &self.setup.trust_domain;
-        if self.setup.bundles.borrow().get(domain).is_some() {
-            return Ok(());
-        }
-        let bundle = self.first_bundle().await?;
-        tracing::info!(
-            trust_domain = %domain,
-            authorities = bundle.x509_authorities.len(),
-            "trusting the server by its bundle"
-        );
-        self.save(|store| store.save_bundle(&bundle));
-        let bundles = std::iter::once(Arc::new(bundle)).collect();
-        self.setup.bundles.send_replace(Arc::new(bundles));
-        Ok(())
-    }
-
-    /// After a failure: a bundle that the operator gives may be newer than the one that was kept, as
-    /// after a long time without the server.
-    async fn mistrust(&self) {
-        if self.setup.bootstrap == Bootstrap::Insecure {
-            return;
-        }
-        let Ok(given) = self.first_bundle().await else {
-            return;
-        };
-        let domain = &self.setup.trust_domain;
-        self.setup.bundles.send_if_modified(|bundles| {
-            let mut kept = bundles
-                .get(domain)
-                .map_or_else(|| Bundle::empty(domain.clone()), |kept| (**kept).clone());
-            let known = kept.x509_authorities.len();
-            for authority in given.x509_authorities {
-                let same = |one: &identity::X509Authority| one.certificate == authority.certificate;
-                if !kept.x509_authorities.iter().any(same) {
-                    kept.x509_authorities.push(authority);
-                }
-            }
-            let grown = kept.x509_authorities.len() > known;
-            if grown {
-                tracing::info!(trust_domain = %domain, "taking new authorities from the configured trust bundle");
-                Arc::make_mut(bundles).insert(kept.into());
-            }
-            grown
-        });
-    }
-
-    async fn first_bundle(&self) -> Result<Bundle, BootstrapError> {
-        let Setup {
-            bootstrap,
-            server,
-            trust_domain,
-            clock,
-            ..
-        } = &self.setup;
-        bootstrap::first_bundle(bootstrap, server, trust_domain, clock).await
-    }
-
     async fn new_key(&self) -> Result<PrivateKey, AttestError> {
         let call = self
             .setup
@@ -411,6 +351,8 @@ impl Keeper {
         self.save(|store| store.save_svid(&svid));
         self.svid.send_replace(Some(svid.svid.clone()));
         self.current = Some(svid);
+        self.expired = None;
+        self.overdue = false;
     }
 
     /// The server does not want this agent any more, so nothing of it may be served again.
@@ -420,19 +362,8 @@ impl Keeper {
             tracing::error!(%error, "delete it by hand");
         }
         self.current = None;
+        self.expired = None;
         self.svid.send_replace(None);
-    }
-
-    fn drop_expired(&mut self) -> Result<(), KeepError> {
-        let now = self.setup.clock.now();
-        let expired = |current: &AgentSvid| current.svid.expires_at() <= now;
-        if !self.current.as_ref().is_some_and(expired) {
-            return Ok(());
-        }
-        tracing::warn!("the agent SVID has expired; attesting anew");
-        self.current = None;
-        self.svid.send_replace(None);
-        Ok(())
     }
 
     /// Writes to the disk. A disk that takes nothing does not stop the agent: it goes on with what
@@ -481,3 +412,6 @@ impl From<BootstrapError> for Failure {
         Self::Passing(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

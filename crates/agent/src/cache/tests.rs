@@ -250,15 +250,58 @@ fn federated_bundles_go_to_entries_that_ask_for_them() {
     assert!(cache.view(&mine, noon()).federated.is_empty());
 }
 
-#[test]
-fn a_clock_set_back_has_all_svids_renewed() {
-    let mut cache = cache();
-    cache.apply(upsert(&[entry("web", &["unix:uid:1"])]));
-    cache.take_due(noon(), 1);
+/// A cache with the SVID of one entry, and another entry whose SVID was refused.
+fn at_noon() -> (Cache, Selectors) {
+    let (mut cache, mine) = (cache(), selectors(&["unix:uid:1"]));
+    cache.watch(&mine);
+    cache.apply(upsert(&[
+        entry("web", &["unix:uid:1"]),
+        entry("refused", &["unix:uid:2"]),
+    ]));
+    assert_eq!(cache.take_due(noon(), 9).len(), 2);
     cache.issued(&id("web"), 0, svid("/web"), noon());
+    cache.refused(&id("refused"), noon());
     assert!(cache.take_due(noon(), 9).is_empty());
-    cache.renew_all();
-    assert_eq!(cache.take_due(noon(), 9).len(), 1);
+    (cache, mine)
+}
+
+#[test]
+fn a_clock_set_back_makes_everything_due() {
+    let (mut cache, _) = at_noon();
+    cache.clock_set(ClockSet::Back(60 * MINUTE), noon() - 60 * MINUTE);
+    assert_eq!(cache.take_due(noon() - 60 * MINUTE, 9).len(), 2);
+}
+
+#[test]
+fn i_5_a_clock_set_back_makes_no_svid_live_longer() {
+    let (mut cache, mine) = at_noon();
+    let shown = |minutes| noon() + minutes * MINUTE;
+    // Forty minutes of the hour have gone, and the clock shows two hours less.
+    let back = ClockSet::Back(120 * MINUTE);
+    assert!(cache.clock_set(back, shown(40) - 120 * MINUTE).is_empty());
+    let end = shown(60) - 120 * MINUTE;
+    assert_eq!(cache.next_expiry(), Some(end));
+    assert_eq!(names(&cache.view(&mine, end - MINUTE)).0, ["web"]);
+    assert!(names(&cache.view(&mine, end)).0.is_empty());
+    // Set right again it ends when it ends.
+    let forward = ClockSet::Forward(120 * MINUTE);
+    assert!(cache.clock_set(forward, shown(50)).is_empty());
+    assert_eq!(cache.next_expiry(), Some(shown(60)));
+    // Nor does it live longer when the clock is set forward.
+    assert!(
+        cache
+            .clock_set(ClockSet::Forward(5 * MINUTE), shown(55))
+            .is_empty()
+    );
+    assert_eq!(cache.next_expiry(), Some(shown(60)));
+    // What has ended meanwhile is gone at once.
+    let back = ClockSet::Back(120 * MINUTE);
+    assert!(
+        cache
+            .clock_set(back, shown(66) - 120 * MINUTE)
+            .contains(&mine)
+    );
+    assert_eq!(cache.counts().svids, 0);
 }
 
 /// What happens to a cache, over six entries and selectors of a small alphabet.

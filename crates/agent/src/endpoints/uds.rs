@@ -131,3 +131,6 @@ fn reflection(served: &[&str]) -> Reflection<'static> {
         .iter()
         .fold(all, |reflection, name| reflection.with_service_name(*name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,12 +18,16 @@ use proto::envoy::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{AllowList, Allowed, Form, TYPE_URL};
+use super::{AllowList, Allowed, Form, Style, TYPE_URL};
 
 /// The name of Envoy's SPIFFE validator.
 const VALIDATOR: &str = "envoy.tls.cert_validator.spiffe";
 const VALIDATOR_TYPE_URL: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";
+
+/// Of more authorities than this the names are not sent to every client of which a certificate is asked: a handshake
+/// would grow by some hundred bytes for each, and no client of ours chooses by them.
+const MANY_AUTHORITIES: usize = 16;
 
 /// One secret, ready to be sent. Clones share the bytes, which are wiped with the last of them.
 #[derive(Clone)]
@@ -80,10 +84,11 @@ impl Resource {
     /// With an allow-list, only its peers are let in.
     pub(super) fn validation(
         name: &str,
-        form: Form,
+        style: Style,
         bundles: &[&Bundle],
         allowed: Option<&AllowList>,
     ) -> Option<Self> {
+        let count: usize = bundles.iter().map(|one| one.x509_authorities.len()).sum();
         let bundles: Vec<(&str, String)> = bundles
             .iter()
             .map(|bundle| (bundle.trust_domain.as_str(), authorities(bundle)))
@@ -92,7 +97,7 @@ impl Resource {
         if bundles.is_empty() {
             return None;
         }
-        let mut context = match form {
+        let mut context = match style.form {
             Form::Validator => CertificateValidationContext {
                 custom_validator_config: Some(validator(bundles)),
                 ..CertificateValidationContext::default()
@@ -105,6 +110,7 @@ impl Resource {
                 }
             }
         };
+        context.suppress_client_ca_list = style.brief && count > MANY_AUTHORITIES;
         if let Some(allowed) = allowed {
             context.match_typed_subject_alt_names = allowed.iter().map(matcher).collect();
         }

@@ -10,7 +10,7 @@ use std::{
 use identity::{Bundle, BundleSet, RegistrationEntry, SpiffeId, TrustDomain, verify_x509_svid};
 use tokio::sync::watch;
 
-use super::{AllowList, Form, Name, Options, Resource, gate::Gate};
+use super::{AllowList, Form, Name, Options, Resource, Style, gate::Gate};
 use crate::workloads::{Identity, WorkloadView};
 
 /// How many encoded secrets are kept before the first look for ones that nobody can ask for any more.
@@ -97,7 +97,7 @@ struct Encoded {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     name: Arc<str>,
-    form: Form,
+    style: Style,
     parts: Vec<usize>,
 }
 
@@ -188,10 +188,10 @@ impl Secrets {
         &self,
         view: &WorkloadView,
         (text, name): (&Arc<str>, &Name),
-        form: Form,
+        style: impl Into<Style>,
         now: SystemTime,
     ) -> Result<Resource, Absent> {
-        let found = self.find(view, (text, name), form, now);
+        let found = self.find(view, (text, name), style.into(), now);
         match found {
             // Who is told "no" now may be somebody in a moment.
             Err(why) if !view.synced && why.hangs_on_entries() => Err(Absent::NotSynced),
@@ -204,7 +204,7 @@ impl Secrets {
         &self,
         view: &WorkloadView,
         (text, name): (&Arc<str>, &Name),
-        form: Form,
+        style: Style,
         now: SystemTime,
     ) -> Result<Resource, Absent> {
         match name {
@@ -224,14 +224,14 @@ impl Secrets {
             Name::Svid(id) => self.certificate(view, named(view, id)?, text, now),
             Name::OwnBundle | Name::Bundle(_) | Name::AllBundles | Name::Allowed(_) => {
                 let bundles = self.bundles(view, name)?;
-                if form == Form::PlainCa && bundles.len() > 1 {
+                if style.form == Form::PlainCa && bundles.len() > 1 {
                     return Err(Absent::PlainBundles);
                 }
                 let allowed = match name {
                     Name::Allowed(list) => Some(&**list),
                     _ => None,
                 };
-                self.validation(&bundles, text, form, allowed)
+                self.validation(&bundles, text, style, allowed)
             }
         }
     }
@@ -248,7 +248,7 @@ impl Secrets {
         }
         let part: Part = svid.clone();
         // A certificate has one form.
-        self.once(name, Form::Validator, vec![part], || {
+        self.once(name, Form::Validator.into(), vec![part], || {
             verify(view, svid, now)?;
             Ok(Resource::certificate(name, svid))
         })
@@ -258,16 +258,16 @@ impl Secrets {
         &self,
         bundles: &[&Arc<Bundle>],
         name: &Arc<str>,
-        form: Form,
+        style: Style,
         allowed: Option<&AllowList>,
     ) -> Result<Resource, Absent> {
         let parts = bundles
             .iter()
             .map(|bundle| Arc::clone(*bundle) as Part)
             .collect();
-        self.once(name, form, parts, || {
+        self.once(name, style, parts, || {
             let plain: Vec<&Bundle> = bundles.iter().map(|bundle| bundle.as_ref()).collect();
-            let resource = Resource::validation(name, form, &plain, allowed);
+            let resource = Resource::validation(name, style, &plain, allowed);
             resource.ok_or_else(|| Absent::NoBundle(bundles[0].trust_domain.clone()))
         })
     }
@@ -314,13 +314,13 @@ impl Secrets {
     fn once(
         &self,
         name: &Arc<str>,
-        form: Form,
+        style: Style,
         parts: Vec<Part>,
         encode: impl FnOnce() -> Result<Resource, Absent>,
     ) -> Result<Resource, Absent> {
         let key = Key {
             name: Arc::clone(name),
-            form,
+            style,
             parts: parts.iter().map(address).collect(),
         };
         if let Some(slot) = self.encoded().slots.get(&key) {

@@ -4,6 +4,7 @@
 //! slow reader never has more than one version of a secret waiting. Each response carries one secret, so that one that
 //! Envoy refuses does not keep others away.
 
+mod asker;
 mod delta;
 mod fetch;
 mod nonces;
@@ -109,8 +110,12 @@ fn describe(node: &Node) -> String {
 }
 
 #[cfg(test)]
+mod choices;
+#[cfg(test)]
 mod later;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod replies;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use identity::{Bundle, EntryId, KeyType, RegistrationEntry, X509Svid};
 use proto::spire::api::server::svid::v1::{
     BatchNewX509svidRequest, NewX509svidParams, batch_new_x509svid_response,
 };
-use runtime::{BoxError, Clock, Shutdown};
+use runtime::{BoxError, Shutdown};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -22,6 +22,7 @@ use crate::{
     backoff::Backoff,
     cache::{Changed, Update},
     client::ServerClient,
+    clock_watch::{ClockSet, ClockWatch},
     svid::SvidRequest,
 };
 
@@ -45,9 +46,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(20);
 
 /// The longest sleep, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
-
-/// A clock set back by less than this is let be.
-const CLOCK_LEEWAY: Duration = Duration::from_mins(2);
 
 /// Has SVIDs issued as they fall due.
 pub(crate) struct Issuer {
@@ -160,18 +158,14 @@ impl Issuer {
 
     /// Drops what has expired, whatever the clock did.
     fn tell_time(&self, watch: &mut ClockWatch) {
-        let (now, real) = watch.look();
-        let set_back = real.duration_since(now).unwrap_or_default();
-        if set_back > CLOCK_LEEWAY {
-            tracing::warn!(
-                by_s = set_back.as_secs(),
-                "the clock was set back; having all SVIDs renewed"
-            );
-            self.links.living.update(|cache, _| {
-                let changed = cache.expire(real);
-                cache.renew_all();
-                changed
-            });
+        if let Some(set) = watch.look() {
+            if let ClockSet::Back(by) = set {
+                tracing::warn!(
+                    by_s = by.as_secs(),
+                    "the clock was set back; having all SVIDs renewed"
+                );
+            }
+            self.links.living.clock_set(set);
         }
         if self
             .links
@@ -382,30 +376,5 @@ fn join(request: SvidRequest, result: batch_new_x509svid_response::Result) -> Ou
         entry,
         revision,
         svid,
-    }
-}
-
-/// Holds the wall clock against the one that is never set.
-struct ClockWatch {
-    clock: Clock,
-    wall: SystemTime,
-    steady: Instant,
-}
-
-impl ClockWatch {
-    fn new(clock: Clock) -> Self {
-        Self {
-            wall: clock.now(),
-            steady: Instant::now(),
-            clock,
-        }
-    }
-
-    /// The time now, and what it would be had nobody touched the clock since the last look.
-    fn look(&mut self) -> (SystemTime, SystemTime) {
-        let (now, steady) = (self.clock.now(), Instant::now());
-        let real = self.wall + (steady - self.steady);
-        (self.wall, self.steady) = (now, steady);
-        (now, real)
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     attest::{describe, keeper::Orders},
     cache::{Cache, Changed, Counts},
     client::ServerClient,
+    clock_watch::ClockSet,
     jwt::{Held, JwtCache, JwtKey, PATIENCE, PATIENCE_WITH_FALLBACK},
 };
 
@@ -193,6 +194,14 @@ impl Living {
         let tainted = tokens.retain(entitled, state.cache.bundle(), now);
         self.gauges.jwt_svids.set(as_f64(tokens.len()));
         self.gauges.tainted_jwt_svids(tainted);
+    }
+
+    /// Nothing lives longer because the clock was set back.
+    pub(crate) fn clock_set(&self, set: ClockSet) {
+        if let ClockSet::Back(_) = set {
+            lock(&self.jwt.cache).clear();
+        }
+        self.update(|cache, now| cache.clock_set(set, now));
     }
 
     /// Ready once an SVID may be due.
@@ -372,3 +381,6 @@ pub(crate) const fn as_f64(count: usize) -> f64 {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use identity::{Selector, Selectors};
+use proto::envoy::discovery::DiscoveryRequest;
+use proto::envoy::secret::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use proto::spire::api::server::agent::v1::{BanAgentRequest, ListAgentsRequest};
 use proto::spire::api::types;
@@ -129,6 +131,105 @@ async fn a_jwt_svid_is_given_and_given_again_without_the_server() {
     assert_eq!(first.0, "spiffe://example.org/web");
     server.stop().await;
     assert_eq!(ask().await, first);
+}
+
+/// The tokens of `audience` that a workload gets: SPIFFE IDs, and the tokens themselves.
+async fn tokens(agent: &TestAgent) -> Result<Vec<(String, String)>, Status> {
+    let request = asking(JwtsvidRequest {
+        audience: vec!["db".to_owned()],
+        spiffe_id: String::new(),
+    });
+    let mut client = SpiffeWorkloadApiClient::new(agent.channel());
+    let answer = timeout(PATIENCE, client.fetch_jwtsvid(request)).await;
+    let svids = answer.expect("an answer must come")?.into_inner().svids;
+    Ok(svids
+        .into_iter()
+        .map(|one| (one.spiffe_id, one.svid))
+        .collect())
+}
+
+/// The entry is the same and so are its selectors; the token at hand is another identity's from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_is_renamed_gives_no_token_of_its_former_name() {
+    let server = TestServer::start().await;
+    let entry = server.entry(&server.id("/node"), "/web", &me(), 0).await;
+    let agent = TestAgent::start(&server).await;
+    fetch(&agent).await;
+    let before = tokens(&agent).await.unwrap();
+    assert_eq!(before[0].0, "spiffe://example.org/web");
+    server.rename_entry(&entry, "/api").await;
+    // The caller asks on while the agent hears of it: each answer is of one name, and none of the former after the new.
+    let after = loop {
+        match &*tokens(&agent).await.unwrap_or_default() {
+            [] => tokio::task::yield_now().await,
+            [(id, token)] if id == "spiffe://example.org/web" => assert_eq!(*token, before[0].1),
+            [(id, token)] => break (id.clone(), token.clone()),
+            more => panic!("{more:?}"),
+        }
+    };
+    assert_eq!(after.0, "spiffe://example.org/api");
+    assert_ne!(after.1, before[0].1);
+    assert_eq!(tokens(&agent).await.unwrap(), [after]);
+    assert_eq!(ids(&fetch(&agent).await), ["spiffe://example.org/api"]);
+}
+
+/// The version of the workload's first secret.
+async fn version(agent: &TestAgent) -> String {
+    let request = DiscoveryRequest {
+        resource_names: vec!["default".to_owned(), "ROOTCA".to_owned()],
+        ..DiscoveryRequest::default()
+    };
+    let mut client = SecretDiscoveryServiceClient::new(agent.channel());
+    let answer = timeout(PATIENCE, client.fetch_secrets(request)).await;
+    let answer = answer.expect("an answer must come").unwrap().into_inner();
+    assert_eq!(answer.resources.len(), 2);
+    answer.version_info
+}
+
+/// With the server away an agent goes on serving, over its own restart too, and its secrets have the versions they had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_5_46_s_5_47_secrets_and_their_versions_outlive_the_server_and_the_agent() {
+    let server = TestServer::start().await;
+    server.entry(&server.id("/node"), "/web", &me(), 0).await;
+    let agent = TestAgent::start(&server).await;
+    let svids = fetch(&agent).await;
+    let before = version(&agent).await;
+    let config = TestAgent::config_in(&server, agent.folder(), None);
+    server.stop().await;
+    assert_eq!(version(&agent).await, before);
+    assert_eq!(fetch(&agent).await, svids);
+    let dir = agent.stop().await;
+    let again = TestAgent::start_with(config, dir).await.unwrap();
+    assert_eq!(version(&again).await, before);
+}
+
+/// Two agents would each overwrite the other's keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_folder_in_use_is_named() {
+    let server = TestServer::start().await;
+    let first = TestAgent::start(&server).await;
+    ready(&first).await;
+    let token = server.join_token("/node").await;
+    let elsewhere = TempDir::new().unwrap();
+    let mut config = TestAgent::config(&server, &elsewhere, Some(token));
+    config.data_dir = first.folder().join("data");
+    let error = TestAgent::start_with(config, elsewhere).await.unwrap_err();
+    let text = error.to_string();
+    let folder = first.folder().join("data");
+    assert!(text.contains(&folder.display().to_string()), "{text}");
+    assert!(text.contains("in use: another process has it"), "{text}");
+    // The first one goes on, and lets go when it ends.
+    let dir = first.stop().await;
+    let config = config_of(&server, &dir);
+    let again = TestAgent::start_with(config, dir).await.unwrap();
+    ready(&again).await;
+}
+
+/// Waits until an agent is ready.
+async fn ready(agent: &TestAgent) {
+    while !agent.readiness().is_ready() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

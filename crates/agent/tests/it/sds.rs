@@ -1,5 +1,9 @@
 //! Secret discovery over the socket, with the client made from Envoy's own messages.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
 use prost::Message as _;
 use proto::envoy::{
     Any,
@@ -13,6 +17,8 @@ use proto::envoy::{
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming, transport::Channel};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::socket::{Agent, domain};
 
@@ -31,13 +37,25 @@ async fn client(agent: &Agent) -> SecretDiscoveryServiceClient<Channel> {
     SecretDiscoveryServiceClient::new(agent.channel().await)
 }
 
-async fn stream(agent: &Agent) -> (Sender<DiscoveryRequest>, Streaming<DiscoveryResponse>) {
+type Open = (Sender<DiscoveryRequest>, Streaming<DiscoveryResponse>);
+
+async fn stream(agent: &Agent) -> Open {
+    open(client(agent).await).await
+}
+
+/// One more stream on the client's connection.
+async fn open(mut client: SecretDiscoveryServiceClient<Channel>) -> Open {
     let (requests, receiver) = channel(8);
-    let responses = client(agent)
-        .await
-        .stream_secrets(ReceiverStream::new(receiver))
-        .await;
+    let responses = client.stream_secrets(ReceiverStream::new(receiver)).await;
     (requests, responses.unwrap().into_inner())
+}
+
+/// One more stream, which has had its first response.
+async fn served(client: SecretDiscoveryServiceClient<Channel>) -> Open {
+    let (requests, mut responses) = open(client).await;
+    requests.send(ask(&[WEB])).await.unwrap();
+    responses.message().await.unwrap().unwrap();
+    (requests, responses)
 }
 
 async fn delta(
@@ -260,4 +278,105 @@ async fn s_5_45_streams_end_with_the_agent() {
     agent.tasks.stop();
     let status = responses.message().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
+}
+
+/// An Envoy has a stream for each secret, all on one connection.
+#[tokio::test]
+async fn s_5_44_one_connection_has_room_for_more_than_a_thousand_streams() {
+    const STREAMS: usize = 1_500;
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let client = client(&agent).await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        streams.push(served(client.clone()).await);
+    }
+    let open = figure(&agent, "spire_agent_sds_api_connections{");
+    assert_eq!(open, STREAMS.to_string());
+    agent.feed(domain.view([domain.identity("/web", 1, "")]));
+    for (_, responses) in &mut streams {
+        assert_eq!(
+            responses.message().await.unwrap().unwrap().resources.len(),
+            1
+        );
+    }
+}
+
+/// All Envoys of a node come back at once, as after a restart of the agent: each stream is served, and each connection
+/// attested once, or once more for each five seconds that all takes.
+#[tokio::test]
+async fn s_5_42_a_storm_of_two_thousand_streams() {
+    const CONNECTIONS: usize = 40;
+    const STREAMS: usize = 50;
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let began = tokio::time::Instant::now();
+    let envoys = (0..CONNECTIONS).map(async |_| {
+        let client = client(&agent).await;
+        join_all((0..STREAMS).map(|_| served(client.clone()))).await
+    });
+    let envoys = join_all(envoys).await;
+    let rounds = 1 + usize::try_from(began.elapsed().as_secs()).unwrap() / 5;
+    assert_eq!(envoys.iter().flatten().count(), CONNECTIONS * STREAMS);
+    let attested = figure(&agent, "spire_agent_workload_api_workload_attestation{");
+    let attested: usize = attested.parse().unwrap();
+    assert!(
+        (CONNECTIONS..=CONNECTIONS * rounds).contains(&attested),
+        "{attested} attestations in {rounds} rounds"
+    );
+}
+
+/// An Envoy that goes away, or drops a listener, does nothing wrong.
+#[tokio::test]
+async fn s_5_48_a_client_that_cancels_is_no_error() {
+    let complaints = Complaints::default();
+    let _guard = tracing::subscriber::set_default(complaints.clone());
+    let domain = domain();
+    let agent = Agent::start(domain.view([domain.identity("/web", 1, "")])).await;
+    let client = client(&agent).await;
+    let (cancelled, kept) = (served(client.clone()).await, served(client.clone()).await);
+    drop(cancelled);
+    while figure(&agent, "spire_agent_sds_api_connections{") != "1" {
+        tokio::task::yield_now().await;
+    }
+    drop((kept, client));
+    while figure(&agent, "spire_agent_sds_api_connections{") != "0" {
+        tokio::task::yield_now().await;
+    }
+    let figures = agent.metrics.render();
+    let calls = figures
+        .lines()
+        .filter(|line| line.starts_with("spire_agent_rpc_sds_v3_stream_secrets{"));
+    let calls: Vec<_> = calls.collect();
+    assert!(
+        matches!(&*calls, [call] if call.contains("status=\"Canceled\"") && call.ends_with(" 2")),
+        "{calls:?}"
+    );
+    assert_eq!(complaints.0.load(Ordering::Relaxed), 0, "lines in the log");
+}
+
+/// Counts the warnings and errors of the log.
+#[derive(Clone, Default)]
+struct Complaints(Arc<AtomicUsize>);
+
+impl Subscriber for Complaints {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::WARN
+    }
+
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }

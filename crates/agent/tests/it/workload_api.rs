@@ -53,6 +53,7 @@ struct Agent {
     workloads: Workloads,
     api: WorkloadApi,
     tasks: Tasks,
+    metrics: Metrics,
     peer: Peer,
     me: Selectors,
     _connection: (UnixStream, UnixStream),
@@ -83,7 +84,7 @@ impl Agent {
             Callers::new(attestors, metrics.clone()),
             workloads.clone(),
             Clock::at(domain::now()),
-            metrics,
+            metrics.clone(),
             tasks.shutdown(),
             config,
         );
@@ -91,6 +92,7 @@ impl Agent {
             workloads,
             api,
             tasks,
+            metrics,
             peer,
             me,
             _connection: connection,
@@ -665,6 +667,28 @@ async fn p_12_why_there_is_no_jwt_svid() {
         let status = agent.jwt_svids(&["aud"], "").await.unwrap_err();
         assert_eq!(status.code(), code, "{status:?}");
     }
+}
+
+/// A caller that does not wait for its token is no failure of the agent's.
+#[tokio::test(start_paused = true)]
+async fn p_12_a_caller_that_leaves_is_no_error() {
+    let domain = Domain::new("example.org");
+    let agent = Agent::new(WorkloadView {
+        synced: false,
+        ..domain.view([])
+    })
+    .await;
+    let asking = agent.jwt_svids(&["aud"], "");
+    assert!(timeout(Duration::from_millis(1), asking).await.is_err());
+    let figures = agent.metrics.render();
+    let calls = figures
+        .lines()
+        .filter(|line| line.starts_with("spire_agent_rpc_workload_api_fetch_jwtsvid{"));
+    let calls: Vec<_> = calls.collect();
+    assert!(
+        matches!(&*calls, [call] if call.contains("status=\"Canceled\"") && call.ends_with(" 1")),
+        "{calls:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

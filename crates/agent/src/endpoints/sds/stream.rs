@@ -41,6 +41,9 @@ const LOGGED: usize = 16;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(32);
 
+/// After how long any other caller is attested again: it may no longer be what it was.
+const ATTEST_EVERY: Duration = Duration::from_mins(5);
+
 /// The longest sleep, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
@@ -73,8 +76,9 @@ pub(super) struct Stream<S: Session> {
     gate: watch::Receiver<u64>,
     session: S,
     figures: Figures,
-    /// When to attest the caller again, should it lack selectors then.
-    look_again: Instant,
+    /// When the caller was attested.
+    attested: Instant,
+    /// After how long it is again, should it lack selectors.
     patience: Duration,
 }
 
@@ -111,7 +115,7 @@ impl<S: Session> Stream<S> {
             messages,
             views,
             session,
-            look_again: Instant::now() + patience,
+            attested: Instant::now(),
             patience,
         })
     }
@@ -145,7 +149,7 @@ impl<S: Session> Stream<S> {
                 self.sds.figures.sent.increment();
                 return frames::encode(&response).map(Some);
             }
-            let lacks_selectors = self.session.state().lacks_selectors();
+            let look_again = self.look_again();
             let time_is_up = self.time_is_up();
             select! {
                 request = self.messages.next() => {
@@ -162,7 +166,7 @@ impl<S: Session> Stream<S> {
                 }
                 // Its sender lives as long as the secrets.
                 Ok(()) = self.gate.changed() => self.session.state().on_gate(),
-                () = sleep_until(self.look_again), if lacks_selectors => self.attest_again().await?,
+                () = sleep_until(look_again) => self.attest_again().await?,
                 () = time_is_up => self.on_time()?,
                 () = self.sds.shutdown.cancelled() => return Err(Status::unavailable(STOPPING)),
             }
@@ -189,17 +193,32 @@ impl<S: Session> Stream<S> {
         })
     }
 
-    /// Looks at a caller again whose names are withheld: at its first request, not all that it is may have been known.
+    /// When to attest the caller again.
+    fn look_again(&mut self) -> Instant {
+        let lacks = self.session.state().lacks_selectors();
+        self.attested + if lacks { self.patience } else { ATTEST_EVERY }
+    }
+
+    /// Looks at a caller again: when its names are withheld, since not all that it is may have been known at its first
+    /// request; else, since that may have changed.
     async fn attest_again(&mut self) -> Result<(), Status> {
-        let caller = self.sds.callers.attest_again(&self.caller).await?;
-        if caller.selectors() != self.caller.selectors() {
-            self.views = self.sds.workloads.subscribe(caller.selectors().clone());
-            let view = self.views.borrow_and_update().clone();
-            self.session.state().on_view(view);
+        let lacks = self.session.state().lacks_selectors();
+        self.attested = Instant::now();
+        match self.sds.callers.attest_again(&self.caller).await {
+            Ok(caller) if caller.selectors() != self.caller.selectors() => {
+                self.views = self.sds.workloads.subscribe(caller.selectors().clone());
+                let view = self.views.borrow_and_update().clone();
+                self.session.state().on_view(view);
+                self.caller = caller;
+            }
+            Ok(_) => {}
+            Err(status) if lacks => return Err(status),
+            // Who is served goes on being who it was.
+            Err(_) => self.caller.check_alive()?,
         }
-        self.caller = caller;
-        self.patience = LOOK_AGAIN_AT_MOST.min(self.patience * 2);
-        self.look_again = Instant::now() + self.patience;
+        if lacks {
+            self.patience = LOOK_AGAIN_AT_MOST.min(self.patience * 2);
+        }
         Ok(())
     }
 

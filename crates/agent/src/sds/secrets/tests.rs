@@ -14,10 +14,10 @@ fn look_up(
     secrets: &Secrets,
     view: &WorkloadView,
     text: &str,
-    form: Form,
+    style: impl Into<Style>,
 ) -> Result<Resource, Absent> {
     let name = Name::read(text, secrets.options());
-    secrets.lookup(view, (&Arc::from(text), &name), form, now())
+    secrets.lookup(view, (&Arc::from(text), &name), style, now())
 }
 
 fn secrets() -> Secrets {
@@ -301,6 +301,35 @@ fn s_5_23_only_trust_domains_that_the_workload_federates_with() {
     let why = refused(&view, "spiffe://partner.test");
     assert_eq!(why, Absent::NoBundle(td));
     assert!(!why.is_certain());
+}
+
+#[test]
+fn s_5_26_a_long_list_of_authorities_is_kept_from_clients() {
+    let domain = Domain::new("example.org");
+    let mut view = domain.view(&["/web"]);
+    let mut quiet = |count: usize, brief| {
+        let bundle = Arc::make_mut(&mut view.bundle);
+        while bundle.x509_authorities.len() < count {
+            let other = Domain::new("example.org");
+            bundle
+                .x509_authorities
+                .extend(other.bundle.x509_authorities.clone());
+        }
+        [Form::Validator, Form::PlainCa].map(|form| {
+            let sent = look_up(&secrets(), &view, "ROOTCA", Style { form, brief }).unwrap();
+            match secret(&sent.any()).r#type {
+                Some(Type::ValidationContext(context)) => context.suppress_client_ca_list,
+                other => panic!("a validation context, not {other:?}"),
+            }
+        })
+    };
+    assert_eq!(quiet(16, true), [false, false]);
+    assert_eq!(quiet(17, true), [true, true]);
+    assert_eq!(
+        quiet(17, false),
+        [false, false],
+        "an Envoy that does not know it"
+    );
 }
 
 #[test]

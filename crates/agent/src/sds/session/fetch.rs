@@ -6,7 +6,7 @@ use proto::discovery::{DiscoveryRequest, DiscoveryResponse};
 
 use super::{RequestError, check_type, control_plane, shortened};
 use crate::{
-    sds::{Absent, Form, MAX_NAMES, Name, Secrets, TYPE_URL, Version},
+    sds::{Absent, MAX_NAMES, Name, Secrets, Style, TYPE_URL, Version},
     workloads::WorkloadView,
 };
 
@@ -55,13 +55,13 @@ pub fn fetch(
     if names.len() > MAX_NAMES {
         return Err(RequestError::TooManyNames.into());
     }
-    let form = Form::of(request.node.as_ref(), secrets.options());
+    let style = Style::chosen(None, request.node.as_ref(), secrets.options());
     let hint = request.node.as_ref().and_then(Name::hint_of);
     let mut found = Vec::new();
     let mut absent: Option<(&str, Absent)> = None;
     for text in names {
         let name = Name::read_for(hint, text, secrets.options());
-        match secrets.lookup(view, (&Arc::from(text), &name), form, now) {
+        match secrets.lookup(view, (&Arc::from(text), &name), style, now) {
             Ok(resource) => found.push((text, resource)),
             // Of several reasons, one that may pass tells most.
             Err(why) if absent.as_ref().is_none_or(|(_, one)| one.is_certain()) => {

@@ -6,48 +6,36 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::discovery::Node;
-
 use super::{
-    Note, RequestError, check_type, describe,
+    Note, RequestError,
+    asker::Seen,
     nonces::Nonces,
     shortened,
     subscription::{Held, Offer, Subscription},
 };
 use crate::{
-    sds::{Absent, Form, MAX_NAMES, Name, Resource, Secrets, TYPE_URL, Version},
+    sds::{Absent, Form, MAX_NAMES, Name, Resource, Secrets, Version},
     workloads::WorkloadView,
 };
-
-/// How many other types of resource are told of one stream.
-const TYPES_TOLD: usize = 16;
 
 /// The state that both kinds of stream share.
 #[derive(Debug)]
 pub struct Subscriptions {
-    secrets: Arc<Secrets>,
+    pub(super) secrets: Arc<Secrets>,
     view: Arc<WorkloadView>,
-    node: Option<Seen>,
+    pub(super) node: Option<Seen>,
     /// What the stream's own metadata say.
-    plain: Option<bool>,
+    pub(super) plain: Option<bool>,
     /// On a stream of many types, those that nobody serves here and that were told.
-    foreign: Option<BTreeSet<String>>,
+    pub(super) foreign: Option<BTreeSet<String>>,
     names: HashMap<Arc<str>, Subscription>,
     /// Names to look at, next last: bundles before certificates, so that a CA is known before it is used.
     due: Vec<Arc<str>>,
     /// Since when the client waits, and for the want of what; `None` as soon as it was given anything.
     waiting: Option<(SystemTime, Absent)>,
     nonces: Nonces,
-    notes: Vec<Note>,
+    pub(super) notes: Vec<Note>,
     answer_times: Vec<Duration>,
-}
-
-/// What is kept of a node's description of itself.
-#[derive(Debug)]
-struct Seen {
-    form: Form,
-    hint: Option<Arc<str>>,
-    described: String,
 }
 
 /// What to send next.
@@ -87,48 +75,6 @@ impl Subscriptions {
             notes: Vec::new(),
             answer_times: Vec::new(),
         }
-    }
-
-    /// Other types of resource may be asked for as well; they are not answered.
-    pub(super) fn aggregate(&mut self) {
-        self.foreign = Some(BTreeSet::new());
-    }
-
-    /// Takes what the stream's own metadata say of `disable_spiffe_cert_validation`, which overrules everything else.
-    pub fn disable_spiffe_cert_validation(&mut self, disable: bool) {
-        self.plain = Some(disable);
-    }
-
-    /// Remembers who asks, from the first request that says it. Tells whether the request is for secrets.
-    pub(super) fn introduce(
-        &mut self,
-        node: Option<&Node>,
-        type_url: &str,
-    ) -> Result<bool, RequestError> {
-        if let Some(node) = node.filter(|_| self.node.is_none()) {
-            self.node = Some(Seen {
-                form: Form::chosen(self.plain, Some(node), self.secrets.options()),
-                described: describe(node),
-                hint: Name::hint_of(node).map(Arc::from),
-            });
-        }
-        let Some(foreign) = &mut self.foreign else {
-            return check_type(type_url).map(|()| true);
-        };
-        if type_url == TYPE_URL {
-            return Ok(true);
-        }
-        let type_url = shortened(type_url);
-        if foreign.len() < TYPES_TOLD && foreign.insert(type_url.clone()) {
-            self.notes.push(Note::ForeignType(type_url));
-        }
-        Ok(false)
-    }
-
-    /// The operator's names for the Envoy, `cluster/id`, once it has said them.
-    #[must_use]
-    pub fn node(&self) -> Option<&str> {
-        self.node.as_ref().map(|node| node.described.as_str())
     }
 
     pub(super) fn note(&mut self, note: Note) {
@@ -253,7 +199,7 @@ impl Subscriptions {
 
     /// The next thing to send; `removals`: whether a client can be told that there is no such secret.
     pub(super) fn next(&mut self, removals: bool, now: SystemTime) -> Option<Outgoing> {
-        let form = self.form();
+        let form = self.style().form;
         while let Some(name) = self.due.pop() {
             let looked_up = self.look_up(&name, now);
             let Some(subscription) = self.names.get_mut(&name) else {
@@ -415,11 +361,6 @@ impl Subscriptions {
     fn resource(&self, name: &Arc<str>, now: SystemTime) -> Result<Resource, Absent> {
         let subscription = self.names.get(name).ok_or(Absent::Unknown)?;
         self.secrets
-            .lookup(&self.view, (name, &subscription.name), self.form(), now)
-    }
-
-    fn form(&self) -> Form {
-        let chosen = || Form::chosen(self.plain, None, self.secrets.options());
-        self.node.as_ref().map_or_else(chosen, |node| node.form)
+            .lookup(&self.view, (name, &subscription.name), self.style(), now)
     }
 }
