@@ -31,6 +31,10 @@ pub struct Settings {
     pub agent_extra: String,
     /// More blocks for the server's `plugins { }`.
     pub server_plugins: String,
+    /// More blocks beside `agent { }`.
+    pub agent_blocks: String,
+    /// More of the environment of both programs.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Settings {
@@ -43,6 +47,8 @@ impl Default for Settings {
             server_extra: String::new(),
             agent_extra: String::new(),
             server_plugins: String::new(),
+            agent_blocks: String::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -111,12 +117,7 @@ impl Domain {
             OsStr::new("-config"),
             config.as_os_str(),
         ];
-        self.server = Some(Process::start(
-            "server",
-            &self.signet,
-            args,
-            &self.next_log("server"),
-        )?);
+        self.server = Some(self.process("server", &args)?);
         Ok(())
     }
 
@@ -159,13 +160,13 @@ impl Domain {
             config.as_os_str(),
         ];
         args.extend(extra.iter().map(OsStr::new));
-        self.agent = Some(Process::start(
-            "agent",
-            &self.signet,
-            args,
-            &self.next_log("agent"),
-        )?);
+        self.agent = Some(self.process("agent", &args)?);
         Ok(())
+    }
+
+    fn process(&self, name: &str, args: &[&OsStr]) -> Result<Process> {
+        let (log, more) = (self.next_log(name), &self.settings.environment);
+        Process::start_in(more, name, &self.signet, args, &log)
     }
 
     /// The server's process.
@@ -421,6 +422,7 @@ plugins {{
             trust_domain,
             sync_interval,
             agent_extra,
+            agent_blocks,
             ..
         } = &self.settings;
         let folder = self.folder.path().display();
@@ -453,6 +455,7 @@ plugins {{
     }}
   }}
 }}
+{agent_blocks}
 "#,
             port = self.server_port,
             sync = sync_interval.as_millis(),

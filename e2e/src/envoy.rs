@@ -1,5 +1,6 @@
 //! Real Envoys, configured from `envoy/` with nothing but ports, paths and names changed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -98,6 +99,17 @@ impl Bootstrap {
     }
 }
 
+/// What became of the updates of one secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Updates {
+    /// How many Envoy took.
+    pub accepted: u64,
+    /// How many it did not.
+    pub rejected: u64,
+    /// The version it uses; Envoy does not tell one that it has from an incremental stream.
+    pub version: String,
+}
+
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
@@ -193,6 +205,32 @@ impl Envoy {
                 .parse()
                 .with_context(|| format!("stat {name}: {value}"))
         })
+    }
+
+    /// What became of the updates of its secrets so far, by secret.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn secrets(&self) -> Result<BTreeMap<String, Updates>> {
+        let mut secrets: BTreeMap<String, Updates> = BTreeMap::new();
+        let page = self.admin("/stats?filter=^sds%5C.").await?;
+        for line in page.lines() {
+            let parts = line.split_once(": ");
+            let parts = parts.and_then(|(stat, value)| Some((stat.rsplit_once('.')?, value)));
+            let Some(((secret, figure), value)) = parts else {
+                continue;
+            };
+            if !["update_success", "update_rejected", "version_text"].contains(&figure) {
+                continue;
+            }
+            let updates = secrets.entry(secret.to_owned()).or_default();
+            match figure {
+                "update_success" => updates.accepted = value.parse()?,
+                "update_rejected" => updates.rejected = value.parse()?,
+                _ => value.trim_matches('"').clone_into(&mut updates.version),
+            }
+        }
+        Ok(secrets)
     }
 
     /// The process.

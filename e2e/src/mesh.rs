@@ -23,6 +23,8 @@ pub struct Programs {
     pub frontend: PathBuf,
     /// Registered as `/backend`.
     pub backend: PathBuf,
+    /// The ID of that entry.
+    pub backend_entry: String,
 }
 
 /// Two running Envoys and the app.
@@ -49,8 +51,11 @@ impl Programs {
         let frontend = program(domain, "frontend")?;
         domain.register("/frontend", &frontend).await?;
         let backend = program(domain, "backend")?;
-        domain.register("/backend", &backend).await?;
-        Ok(Self { frontend, backend })
+        Ok(Self {
+            backend_entry: domain.register("/backend", &backend).await?,
+            frontend,
+            backend,
+        })
     }
 }
 

@@ -32,9 +32,28 @@ impl Process {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
+        Self::start_in(&[], name, program, args, log)
+    }
+
+    /// As [`Process::start`], with `more` in its environment.
+    ///
+    /// # Errors
+    /// As said there.
+    pub fn start_in<I, S>(
+        more: &[(String, String)],
+        name: &str,
+        program: &Path,
+        args: I,
+        log: &Path,
+    ) -> Result<Self>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
         let file = File::create(log).with_context(|| format!("create {}", log.display()))?;
         let child = Command::new(program)
             .args(args)
+            .envs(more.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

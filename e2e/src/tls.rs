@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::Domain;
 use crate::load::{self, Answer};
 use crate::wait::PATIENCE;
 
@@ -28,6 +29,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// An X.509-SVID for `path`, straight from the server.
+    ///
+    /// # Errors
+    /// When the server mints none.
+    pub async fn mint(domain: &Domain, path: &str) -> Result<Self> {
+        let folder = domain.path(&format!("minted{}", path.replace('/', "-")));
+        fs::create_dir(&folder)?;
+        let (id, written) = (domain.id(path), folder.to_string_lossy().into_owned());
+        let args = ["x509", "mint", "-spiffeID", &id, "-write", &written];
+        domain.server_cli(&args).await?;
+        Self::read(&folder)
+    }
+
     /// Reads what `signet server x509 mint -write` has written into `folder`.
     ///
     /// # Errors

@@ -22,16 +22,6 @@ fn stat(domain: &Domain, path: &str, figure: &str) -> String {
     format!("sds.{}.{figure}", domain.id(path).replace("://", "_"))
 }
 
-/// An X.509-SVID straight from the server, for a client of our own.
-async fn mint(domain: &Domain, path: &str) -> Result<Credentials> {
-    let folder = domain.path(&format!("minted{}", path.replace('/', "-")));
-    std::fs::create_dir(&folder)?;
-    let (id, written) = (domain.id(path), folder.to_string_lossy().into_owned());
-    let args = ["x509", "mint", "-spiffeID", &id, "-write", &written];
-    domain.server_cli(&args).await?;
-    Credentials::read(&folder)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_takes_every_file() -> Result<()> {
     let folder = TempDir::new()?;
@@ -105,9 +95,9 @@ impl Visitors {
         let mut foreign = Domain::new(Settings::default())?;
         foreign.start_server().await?;
         Ok(Self {
-            allowed: mint(domain, "/frontend").await?,
-            other: mint(domain, "/other").await?,
-            foreign: mint(&foreign, "/frontend").await?,
+            allowed: Credentials::mint(domain, "/frontend").await?,
+            other: Credentials::mint(domain, "/other").await?,
+            foreign: Credentials::mint(&foreign, "/frontend").await?,
         })
     }
 
@@ -131,7 +121,7 @@ impl Visitors {
 async fn e1_from_watched_files() -> Result<()> {
     let domain = Domain::start(Settings::default()).await?;
     let programs = Programs::register(&domain).await?;
-    let allowed = mint(&domain, "/frontend").await?;
+    let allowed = Credentials::mint(&domain, "/frontend").await?;
     let app = App::start().await?;
     let (mtls, admin) = (ports::free()?, ports::free()?);
     let listeners = Bootstrap::read("dynamic/listeners.yaml")?
@@ -196,7 +186,7 @@ async fn e1_the_guides_configuration_as_it_stands() -> Result<()> {
         "1",
     ];
     let mut envoy = Process::start("guide", &program, args, &domain.path("guide.log"))?;
-    let client = mint(&domain, "/client").await?;
+    let client = Credentials::mint(&domain, "/client").await?;
     let address = ports::local(port);
     wait::until("the guide's Envoy to answer", || {
         let alive = envoy.check_running();

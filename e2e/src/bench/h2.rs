@@ -1,19 +1,22 @@
 //! A gRPC client with as little in it as can be, so that what is measured is the server.
 
+use std::convert::Infallible;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context as Waker, Poll};
 
 use anyhow::{Context, Result, bail, ensure};
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::Request;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
 
 /// A connection on which streams can be opened.
 #[derive(Clone, Debug)]
-pub struct Connection(SendRequest<Full<Bytes>>);
+pub struct Connection(SendRequest<Words>);
 
 /// An open stream; closed when dropped.
 #[derive(Debug)]
@@ -40,12 +43,18 @@ impl Connection {
     /// # Errors
     /// When the server refuses it.
     pub async fn stream(&self, method: &str) -> Result<Stream> {
-        // Not compressed, of no length.
-        let message = Full::new(Bytes::from_static(&[0; 5]));
-        self.call(method, message).await
+        self.call(method, Words::new(&[], false)?).await
     }
 
-    async fn call(&self, method: &str, message: Full<Bytes>) -> Result<Stream> {
+    /// Opens a stream with this message, on which more may be said.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn talk(&self, method: &str, message: &[u8]) -> Result<Stream> {
+        self.call(method, Words::new(message, true)?).await
+    }
+
+    async fn call(&self, method: &str, message: Words) -> Result<Stream> {
         let request = Request::post(format!("http://localhost{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -64,6 +73,47 @@ impl Connection {
             body: response.into_body(),
             read: BytesMut::new(),
         })
+    }
+}
+
+/// What a client says on a stream: one message, and then that this was all, or nothing for as long as the stream is open.
+#[derive(Debug)]
+pub struct Words {
+    message: Option<Bytes>,
+    open: bool,
+}
+
+impl Words {
+    fn new(message: &[u8], open: bool) -> Result<Self> {
+        let mut frame = BytesMut::with_capacity(5 + message.len());
+        // Not compressed.
+        frame.put_u8(0);
+        frame.put_u32(message.len().try_into()?);
+        frame.put_slice(message);
+        Ok(Self {
+            message: Some(frame.freeze()),
+            open,
+        })
+    }
+}
+
+impl Body for Words {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Waker<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.message.take() {
+            Some(message) => Poll::Ready(Some(Ok(Frame::data(message)))),
+            None if self.open => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.message.is_none() && !self.open
     }
 }
 

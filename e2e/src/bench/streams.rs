@@ -5,6 +5,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use prost::Message as _;
+use proto::envoy::core::{Extension, Node};
+use proto::envoy::discovery::DiscoveryRequest;
 use tokio::time::Instant;
 
 use super::h2::{Connection, Stream};
@@ -12,6 +15,12 @@ use super::{Figure, Report, floor, percentile, usage};
 use crate::{Domain, Settings, wait};
 
 const METHOD: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
+
+const SDS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
+
+/// As a node with large gateways has them.
+const SDS_STREAMS: usize = 10_000;
+const SDS_ON_ONE: usize = 2_500;
 
 /// The samples of each case.
 const SAMPLES: usize = 300;
@@ -47,6 +56,14 @@ pub async fn run(report: &mut Report) -> Result<()> {
             n,
         });
     }
+    report.add(Figure {
+        row: "e",
+        case: "agent, per idle SDS stream, resident".to_owned(),
+        value: idle_sds(&socket, agent).await?,
+        unit: "KiB",
+        limit: None,
+        n: SDS_STREAMS,
+    });
     for own in [false, true] {
         for number in [1, 100, 1000] {
             let case = format!(
@@ -132,6 +149,46 @@ async fn memory(socket: &Path, pid: u32) -> Result<Vec<(&'static str, f64, usize
         last = now;
     }
     Ok(figures)
+}
+
+/// What the agent needs for each stream of an Envoy that has its secret and waits, in KiB.
+async fn idle_sds(socket: &Path, pid: u32) -> Result<f64> {
+    let before = usage::resident(pid)?;
+    let mut open = Vec::new();
+    let request = envoys_request().encode_to_vec();
+    for number in 0..SDS_STREAMS {
+        if number % SDS_ON_ONE == 0 {
+            open.push((Connection::open(socket).await?, Vec::new()));
+        }
+        if let Some((connection, streams)) = open.last_mut() {
+            let mut stream = connection.talk(SDS, &request).await?;
+            stream.message().await?;
+            streams.push(stream);
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "ten thousand")]
+    let each = (usage::resident(pid)? - before) / SDS_STREAMS as f64;
+    Ok(each)
+}
+
+/// What an Envoy says first on a stream: for the most part, what it is made of.
+fn envoys_request() -> DiscoveryRequest {
+    let extension = |number| Extension {
+        name: format!("envoy.filters.http.extension_number_{number}"),
+        category: "envoy.filters.http".to_owned(),
+        type_urls: vec!["envoy.extensions.filters.http.some.v3.SomeExtension".to_owned()],
+        ..Extension::default()
+    };
+    DiscoveryRequest {
+        node: Some(Node {
+            id: "bench".to_owned(),
+            cluster: "bench".to_owned(),
+            extensions: (0..516).map(extension).collect(),
+            ..Node::default()
+        }),
+        resource_names: vec!["default".to_owned()],
+        ..DiscoveryRequest::default()
+    }
 }
 
 /// Streams that have had their first message.
