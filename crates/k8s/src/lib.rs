@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod api_server;
 pub mod bundle;
+pub mod capture;
 mod config_file;
 pub mod controller;
 pub mod csi;
