@@ -28,7 +28,9 @@ fn inject(pod: &Value, args: &[&str]) -> Result<Value> {
 /// Whether Envoy takes the sidecar's own arguments.
 fn validate(sidecar: &Value) -> Result<()> {
     let args = sidecar["args"].as_array().context("arguments")?;
+    // The kubelet writes it in.
     let args = args.iter().filter_map(Value::as_str);
+    let args = args.map(|text| text.replace("$(SIGNET_POD_IP)", "10.0.0.2"));
     let output = Command::new(binaries::envoy()?)
         .args(args)
         .args(["--mode", "validate"])
@@ -47,10 +49,19 @@ fn sidecar(annotations: &Value, args: &[&str]) -> Result<Value> {
         "spec": {"containers": [{"name": "app", "image": "web"}]},
     });
     if annotations.get("signet.dev/upstreams").is_none() {
-        pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 8080}]);
+        let app = &mut pod["spec"]["containers"][0];
+        app["ports"] = json!([{"containerPort": 8080}, {"containerPort": 9000}]);
+        app["startupProbe"] = json!({"tcpSocket": {"port": 9000}});
+        app["readinessProbe"] =
+            json!({"httpGet": {"path": "/$x?y=$(Z)", "port": 8080, "scheme": "HTTPS"}});
+        app["livenessProbe"] = json!({"grpc": {"port": 9000, "service": "shop"}});
+        app["lifecycle"] = json!({"preStop": {"httpGet": {"port": 8080}}});
     }
     let pod = inject(&pod, args)?;
-    Ok(pod["spec"]["initContainers"][0].clone())
+    let all = pod["spec"]["initContainers"].as_array();
+    let mut all = all.into_iter().flatten();
+    let envoy = all.find(|one| one["name"] == "signet-envoy");
+    Ok(envoy.context("no Envoy")?.clone())
 }
 
 #[test]
@@ -69,6 +80,9 @@ fn envoy_takes_every_bootstrap() -> Result<()> {
         json!({"signet.dev/upstreams": upstreams, "signet.dev/app-port": "3000", "signet.dev/allow": "ops/*"}),
         json!({"signet.dev/upstreams": many.join(",")}),
         json!({"signet.dev/log-level": "debug", "signet.dev/metrics-port": "1234"}),
+        json!({"signet.dev/capture": "inbound", "signet.dev/allow": "shop/frontend"}),
+        json!({"signet.dev/capture": "all", "signet.dev/protocol": "tcp", "signet.dev/allow": "shop/frontend"}),
+        json!({"signet.dev/capture": "outbound", "signet.dev/upstreams": format!("{upstreams}, 7002=10.0.0.0/8:7002=shop/x tcp://7003=[fd00::/8]:7003=shop/x")}),
     ];
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("rules.yaml");

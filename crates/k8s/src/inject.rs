@@ -15,8 +15,10 @@ pub mod annotations;
 mod apply;
 mod ask;
 mod bootstrap;
+mod captured;
 mod drift;
 mod edit;
+mod probes;
 pub mod pss;
 mod quantity;
 mod reason;
@@ -31,6 +33,7 @@ use json_patch::Patch;
 use serde_json::Value;
 
 pub use self::drift::{Drift, check};
+pub use self::probes::{Kind as ProbeKind, Repointed};
 pub use self::reason::{REFUSALS, Refusal, Unchanged};
 pub use self::rules::{
     EnvoyRules, FilesRules, Images, Mode, NativeSidecars, PullPolicy, Resources, Rules, SocketKind,
@@ -48,6 +51,8 @@ pub const EXCLUDED: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"
 
 /// The name of the Envoy container, and of the volume that holds its admin socket.
 pub const ENVOY: &str = "signet-envoy";
+/// The name of the init container that redirects connections to Envoy.
+pub const CAPTURE: &str = "signet-capture";
 /// The name of the helper of mode `files`, and of the volume it writes.
 pub const FILES: &str = "signet-files";
 /// The name of the volume with the agent's socket.

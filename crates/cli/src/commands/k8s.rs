@@ -1,5 +1,6 @@
 //! `signet k8s …`
 
+mod capture;
 mod controller;
 mod csi;
 mod files;
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Csi(csi::Csi),
     /// Keep SVID, key and bundle as PEM files
     Files(files::Files),
+    /// Redirect a pod's connections to its Envoy, by packet filter rules in the network namespace it runs in
+    Capture(capture::Capture),
     /// Print the MutatingAdmissionPolicy that does what mode `socket` does
     Policy(policy::Policy),
 }
@@ -38,6 +41,7 @@ impl Command {
             Self::Injector(injector) => injector.run(),
             Self::Csi(csi) => csi.run(),
             Self::Files(files) => files.run(),
+            Self::Capture(capture) => capture.run(),
             Self::Policy(policy) => policy.run(),
         }
     }

@@ -4,6 +4,8 @@ use aws_lc_rs::digest;
 use serde_json::{Value, json};
 
 use super::annotations::{UPSTREAMS, Wanted};
+use super::captured::Captured;
+use super::probes::Probe;
 use super::reason::Refusal;
 use super::rules::{Mode, Rules, SocketKind};
 use super::{
@@ -18,6 +20,10 @@ pub(crate) struct Additions {
     pub(crate) volumes: Vec<Value>,
     pub(crate) sidecar: Option<Value>,
     pub(crate) native: bool,
+    /// The init container that redirects connections to the sidecar, which must run as this user.
+    pub(crate) capture: Option<(Value, u32)>,
+    /// What is asked of the sidecar instead of the app, at this port.
+    pub(crate) probes: (Vec<Probe>, u16),
     /// For each of the pod's own containers that is not in `skip`.
     pub(crate) mount: Option<Value>,
     pub(crate) env: Option<Value>,
@@ -29,7 +35,7 @@ pub(crate) struct Additions {
 impl Additions {
     /// A short hash of everything that could be added.
     pub(crate) fn hash(&self) -> String {
-        let all = json!([
+        let mut all = vec![json!([
             self.mode,
             self.volumes,
             self.sidecar,
@@ -37,8 +43,11 @@ impl Additions {
             self.mount,
             self.env,
             self.pull_secrets,
-        ]);
-        let digest = digest::digest(&digest::SHA256, all.to_string().as_bytes());
+        ])];
+        // What most pods do not have is not in their hashes.
+        all.extend(self.capture.iter().map(|(container, _)| container.clone()));
+        let all: Vec<String> = all.iter().map(Value::to_string).collect();
+        let digest = digest::digest(&digest::SHA256, all.concat().as_bytes());
         identity::hex(&digest.as_ref()[..8])
     }
 
@@ -69,11 +78,17 @@ impl Additions {
             }
             Mode::Envoy => {
                 let app_port = wanted.app_port.or_else(|| first_port(pod));
-                check_ports(pod, &wanted, app_port)?;
+                let all = ports(pod).map(|(_, port)| port).chain(app_port);
+                let captured = Captured::plan(pod, &wanted, all, namespace, rules)?;
+                check_ports(pod, &wanted, app_port, &captured, rules)?;
                 additions.volumes.push(memory_volume(ENVOY, "1Mi"));
-                let envoy = sidecar::envoy(pod, &wanted, app_port, namespace, rules);
+                let envoy = sidecar::envoy(pod, &wanted, app_port, &captured, namespace, rules);
                 check_length(&envoy)?;
                 additions.sidecar = Some(envoy);
+                let user = wanted.user.unwrap_or(rules.envoy.user);
+                let init = captured.init(&wanted, rules);
+                additions.capture = init.map(|init| (init, user));
+                additions.probes = (captured.probes, rules.envoy.probe_port);
             }
         }
         if additions.sidecar.is_some() {
@@ -193,17 +208,22 @@ fn check_length(envoy: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The declared TCP ports of all containers that stay: native sidecars are among the init containers.
 fn ports(pod: &Value) -> impl Iterator<Item = (&str, u16)> {
-    containers(pod, "containers").flat_map(|container| {
-        let ports = container.get("ports").and_then(Value::as_array);
-        ports.into_iter().flatten().filter_map(move |port| {
-            let tcp = port
-                .get("protocol")
-                .is_none_or(|protocol| protocol == "TCP");
-            let number = u16::try_from(port.get("containerPort")?.as_u64()?).ok()?;
-            tcp.then_some((name_of(container), number))
+    let stays = |container: &&Value| container["restartPolicy"] == "Always";
+    let natives = containers(pod, "initContainers").filter(stays);
+    containers(pod, "containers")
+        .chain(natives)
+        .flat_map(|container| {
+            let ports = container.get("ports").and_then(Value::as_array);
+            ports.into_iter().flatten().filter_map(move |port| {
+                let tcp = port
+                    .get("protocol")
+                    .is_none_or(|protocol| protocol == "TCP");
+                let number = u16::try_from(port.get("containerPort")?.as_u64()?).ok()?;
+                tcp.then_some((name_of(container), number))
+            })
         })
-    })
 }
 
 fn first_port(pod: &Value) -> Option<u16> {
@@ -211,7 +231,13 @@ fn first_port(pod: &Value) -> Option<u16> {
 }
 
 /// Every port can have one listener only, in the pod's one network.
-fn check_ports(pod: &Value, wanted: &Wanted, app_port: Option<u16>) -> Result<(), Refusal> {
+fn check_ports(
+    pod: &Value,
+    wanted: &Wanted,
+    app_port: Option<u16>,
+    captured: &Captured,
+    rules: &Rules,
+) -> Result<(), Refusal> {
     if app_port.is_none() && wanted.upstreams.is_empty() {
         return Err(Refusal::NoPorts);
     }
@@ -225,6 +251,18 @@ fn check_ports(pod: &Value, wanted: &Wanted, app_port: Option<u16>) -> Result<()
     )];
     if app_port.is_some() {
         ours.push((wanted.port, "mTLS (signet.dev/port)".to_owned()));
+    }
+    if !captured.ports.is_empty() {
+        ours.push((
+            rules.envoy.capture_port,
+            "captured connections (envoy.capturePort)".to_owned(),
+        ));
+    }
+    if !captured.probes.is_empty() {
+        ours.push((
+            rules.envoy.probe_port,
+            "probes (envoy.probePort)".to_owned(),
+        ));
     }
     for upstream in &wanted.upstreams {
         ours.push((
@@ -256,6 +294,8 @@ fn socket_additions(rules: &Rules) -> Additions {
         volumes: vec![socket_volume(rules)],
         sidecar: None,
         native: false,
+        capture: None,
+        probes: (Vec::new(), 0),
         mount: Some(sidecar::socket_mount()),
         env: Some(json!({"name": SOCKET_VARIABLE, "value": SOCKET_URI})),
         skip: Vec::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::captured::Asked;
 use super::quantity::Quantity;
 use super::reason::Refusal;
 use super::rules::{LOG_LEVELS, Mode, PullPolicy, Resources, Rules};
@@ -13,12 +14,13 @@ mod table;
 
 pub use self::table::{ANNOTATIONS, Annotation, INJECT, MODE, STATUS};
 
-pub(crate) use self::table::UPSTREAMS;
 use self::table::{
-    ALLOW, APP_PORT, CPU_LIMIT, CPU_REQUEST, ENV, HOLD_APP, IMAGE, LOG_LEVEL, MEMORY_LIMIT,
-    MEMORY_REQUEST, METRICS_PORT, NATIVE_SIDECAR, PORT, PROTOCOL, PULL_POLICY, RUN_AS_USER,
-    SKIP_CONTAINERS, STORAGE_LIMIT, STORAGE_REQUEST,
+    ALLOW, APP_PORT, CAPTURE_SKIP_CIDRS, CAPTURE_SKIP_INTERFACES, CAPTURE_SKIP_PORTS, CPU_LIMIT,
+    CPU_REQUEST, ENV, HOLD_APP, IMAGE, LOG_LEVEL, MEMORY_LIMIT, MEMORY_REQUEST, METRICS_PORT,
+    NATIVE_SIDECAR, PORT, PROTOCOL, PULL_POLICY, RUN_AS_USER, SKIP_CONTAINERS, STORAGE_LIMIT,
+    STORAGE_REQUEST,
 };
+pub(crate) use self::table::{CAPTURE, UPSTREAMS};
 
 /// What the app speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub(crate) struct Wanted {
     pub(crate) allow: Vec<Pattern>,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) metrics_port: u16,
+    pub(crate) capture: Asked,
     pub(crate) image: String,
     pub(crate) pull_policy: PullPolicy,
     pub(crate) log_level: String,
@@ -79,6 +82,7 @@ impl Wanted {
             metrics_port: reader
                 .strict(METRICS_PORT, upstream::parse_port)?
                 .unwrap_or(rules.envoy.metrics_port),
+            capture: reader.capture()?,
             image: reader
                 .lenient(IMAGE, image_name)
                 .unwrap_or_else(|| image.clone()),
@@ -125,6 +129,21 @@ impl<'a> Reader<'a> {
         parsed
             .transpose()
             .map_err(|problem| Refusal::annotation(name, &problem))
+    }
+
+    fn capture(&self) -> Result<Asked, Refusal> {
+        let directions = self.strict(CAPTURE, Asked::directions)?;
+        let (inbound, outbound) = directions.unwrap_or((false, false));
+        let ports = self.strict(CAPTURE_SKIP_PORTS, upstream::parse_ports)?;
+        let nets = self.strict(CAPTURE_SKIP_CIDRS, upstream::parse_nets)?;
+        let interfaces = self.strict(CAPTURE_SKIP_INTERFACES, upstream::parse_interfaces)?;
+        Ok(Asked {
+            inbound,
+            outbound,
+            skip_ports: ports.unwrap_or_default(),
+            skip_nets: nets.unwrap_or_default(),
+            skip_interfaces: interfaces.unwrap_or_default(),
+        })
     }
 
     /// A value the pod can do without: a wrong one is told and the default taken.

@@ -7,7 +7,7 @@ use super::annotations::STATUS;
 use super::edit::Edit;
 use super::reason::Refusal;
 use super::status::{Overlay, Status};
-use super::{containers, list, name_of, sidecar};
+use super::{containers, list, name_of, probes, sidecar};
 
 const LISTS: [&str; 2] = ["containers", "initContainers"];
 
@@ -46,10 +46,12 @@ pub(crate) fn apply(
         mounts: Vec::new(),
         env: Vec::new(),
         image_pull_secrets: Vec::new(),
+        probes: Vec::new(),
         overlay,
     };
     add_volumes(edit, additions, &mut status)?;
     add_to_containers(edit, additions, &mut status)?;
+    repoint(edit, additions, &mut status)?;
     add_sidecar(edit, additions, &mut status)?;
     for secret in &additions.pull_secrets {
         let there = list(&edit.pod, "imagePullSecrets").any(|there| name_of(there) == secret);
@@ -161,6 +163,13 @@ fn add_sidecar(edit: &mut Edit, additions: &Additions, status: &mut Status) -> R
         }
         sidecar::overlay(&mut container, &theirs);
     }
+    if let Some((_, user)) = &additions.capture
+        && container["securityContext"]["runAsUser"] != *user
+    {
+        return Err(Refusal::CaptureUser(format!(
+            "the container merged over Envoy's has another than {user}"
+        )));
+    }
     let name = name_of(&container).to_owned();
     if additions.native {
         edit.prepend(&["spec", "initContainers"], container)?;
@@ -168,6 +177,29 @@ fn add_sidecar(edit: &mut Edit, additions: &Additions, status: &mut Status) -> R
     } else {
         edit.prepend(&["spec", "containers"], container)?;
         status.containers.push(name);
+    }
+    // Before everything: no connection comes or goes unseen.
+    if let Some((capture, _)) = &additions.capture {
+        edit.prepend(&["spec", "initContainers"], capture.clone())?;
+        status.init_containers.push(name_of(capture).to_owned());
+    }
+    Ok(())
+}
+
+/// Probes and hooks of captured ports, asked of Envoy instead.
+fn repoint(edit: &mut Edit, additions: &Additions, status: &mut Status) -> Result<(), Refusal> {
+    let (probes, port) = &additions.probes;
+    for probe in probes {
+        let Some(place) = probe.place(&edit.pod) else {
+            continue;
+        };
+        let mut place: Vec<&str> = place.iter().map(String::as_str).collect();
+        edit.set(&place, "httpGet", probe.http_get(*port))?;
+        if let Some(key) = probe.replaced() {
+            place.push(key);
+            edit.remove(&place)?;
+        }
+        status.probes.push(probe.repointed());
     }
     Ok(())
 }
@@ -187,6 +219,7 @@ pub(crate) fn take_out(pod: &Value, status: &Status) -> Value {
     drop_from(spec, "imagePullSecrets", |item| {
         named(&status.image_pull_secrets, item)
     });
+    probes::put_back(spec, &status.probes);
     let mount = super::mount_path(status.mode);
     for list in LISTS {
         let all = spec.get_mut(list).and_then(Value::as_array_mut);

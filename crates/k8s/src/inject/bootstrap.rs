@@ -6,16 +6,26 @@
 use serde_json::{Map, Value, json};
 
 use super::annotations::{Protocol, Wanted};
+use super::captured::Captured;
 use super::rules::Rules;
 use super::upstream::{Pattern, Upstream};
 use super::{ADMIN_SOCKET, SOCKET_FILE};
+use crate::capture::Host;
+
+mod capture;
+mod probes;
 
 const TYPE: &str = "type.googleapis.com/envoy.extensions";
 const AGENT: &str = "signet_agent";
 const ADMIN: &str = "admin";
 
 /// The whole bootstrap. `app_port`: where the app listens; nothing without it is inbound.
-pub(crate) fn bootstrap(wanted: &Wanted, app_port: Option<u16>, rules: &Rules) -> Value {
+pub(crate) fn bootstrap(
+    wanted: &Wanted,
+    app_port: Option<u16>,
+    captured: &Captured,
+    rules: &Rules,
+) -> Value {
     let mut listeners = vec![metrics_listener(wanted, rules)];
     let mut clusters = vec![agent_cluster(), admin_cluster()];
     if let Some(app_port) = app_port {
@@ -26,13 +36,36 @@ pub(crate) fn bootstrap(wanted: &Wanted, app_port: Option<u16>, rules: &Rules) -
         ));
     }
     for upstream in &wanted.upstreams {
-        listeners.push(outbound(upstream));
+        let listener = outbound(upstream);
+        listeners.push(if captured.outbound {
+            capture::outbound(listener, upstream, rules)
+        } else {
+            listener
+        });
         clusters.push(upstream_cluster(upstream, rules));
+    }
+    if !captured.ports.is_empty() {
+        listeners.push(capture::inbound(wanted, app_port, captured, rules));
+        clusters.push(capture::original_cluster(capture::INBOUND));
+    }
+    if !captured.probes.is_empty() {
+        listeners.push(probes::listener(&captured.probes, rules));
+        clusters.extend(captured.probes.iter().map(probes::cluster));
     }
     json!({
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
         "static_resources": {"listeners": listeners, "clusters": clusters},
     })
+}
+
+/// As an argument of a container, in which the kubelet replaces `$(NAME)`: only the pod's address is meant so.
+pub(crate) fn to_argument(bootstrap: &Value) -> String {
+    let dollar = "\\u0024";
+    let text = bootstrap.to_string().replace('$', dollar);
+    text.replace(
+        &probes::POD_ADDRESS.replace('$', dollar),
+        probes::POD_ADDRESS,
+    )
 }
 
 fn socket_address(address: &str, port: u16) -> Value {
@@ -76,29 +109,41 @@ fn metrics_listener(wanted: &Wanted, rules: &Rules) -> Value {
 
 /// In front of the app: mTLS only, the caller's ID checked and told.
 fn inbound(wanted: &Wanted, rules: &Rules) -> Value {
+    json!({
+        "name": "inbound",
+        "address": public_address(rules, wanted.port),
+        "filter_chains": [inbound_chain("inbound", "app", wanted.protocol, &wanted.allow, rules)],
+    })
+}
+
+/// mTLS with whoever is allowed, and behind it `cluster`. `name`: of its figures.
+fn inbound_chain(
+    name: &str,
+    cluster: &str,
+    protocol: Protocol,
+    allow: &[Pattern],
+    rules: &Rules,
+) -> Value {
     let own = &rules.trust_domain;
-    let foreign = wanted
-        .allow
-        .iter()
-        .any(|pattern| pattern.trust_domain() != own);
+    let foreign = allow.iter().any(|pattern| pattern.trust_domain() != own);
     let mut tls = tls_context(foreign, &[]);
     let mut filters = Vec::new();
-    match wanted.protocol {
+    match protocol {
         Protocol::Http => {
             tls["alpn_protocols"] = json!(["h2", "http/1.1"]);
-            filters.push(inbound_http(&wanted.allow));
+            filters.push(inbound_http(name, cluster, allow));
         }
         Protocol::Tcp => {
-            if !wanted.allow.is_empty() {
-                let mut config = allow_rules(&wanted.allow);
-                config["stat_prefix"] = json!("inbound");
+            if !allow.is_empty() {
+                let mut config = allow_rules(allow);
+                config["stat_prefix"] = json!(name);
                 filters.push(filter(
                     "envoy.filters.network.rbac",
                     "filters.network.rbac.v3.RBAC",
                     config,
                 ));
             }
-            filters.push(tcp_proxy("inbound", "app"));
+            filters.push(tcp_proxy(name, cluster));
         }
     }
     let context = json!({
@@ -113,15 +158,12 @@ fn inbound(wanted: &Wanted, rules: &Rules) -> Value {
         "transport_sockets.tls.v3.DownstreamTlsContext",
         context,
     );
-    json!({
-        "name": "inbound",
-        "address": public_address(rules, wanted.port),
-        "filter_chains": [{"transport_socket": transport, "filters": filters}],
-    })
+    json!({"transport_socket": transport, "filters": filters})
 }
 
-fn inbound_http(allow: &[Pattern]) -> Value {
-    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}]);
+fn inbound_http(name: &str, cluster: &str, allow: &[Pattern]) -> Value {
+    let routes =
+        json!([{"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}]);
     let mut before = Vec::new();
     if !allow.is_empty() {
         before.push(filter(
@@ -130,7 +172,7 @@ fn inbound_http(allow: &[Pattern]) -> Value {
             allow_rules(allow),
         ));
     }
-    let mut manager = http_manager("inbound", routes, &before);
+    let mut manager = http_manager(name, routes, &before);
     let config = &mut manager["typed_config"];
     // The app learns who calls from x-forwarded-client-cert, which no caller can forge.
     config["forward_client_cert_details"] = json!("SANITIZE_SET");
@@ -195,12 +237,11 @@ fn outbound(upstream: &Upstream) -> Value {
     let filter = if upstream.tcp {
         tcp_proxy(&name, &name)
     } else {
-        let route = json!({
-            "cluster": name,
-            "timeout": "0s",
+        let mut route = json!({"cluster": name, "timeout": "0s"});
+        if upstream.network().is_none() {
             // The app asks 127.0.0.1; the service behind sees its own name.
-            "host_rewrite_literal": upstream.authority(),
-        });
+            route["host_rewrite_literal"] = json!(upstream.authority());
+        }
         http_manager(
             &name,
             json!([{"match": {"prefix": "/"}, "route": route}]),
@@ -229,17 +270,10 @@ fn upstream_cluster(upstream: &Upstream, rules: &Rules) -> Value {
         "max_session_keys": 0,
         "common_tls_context": tls_context(foreign, &matchers),
     });
-    if !upstream.is_address() {
-        context["sni"] = json!(upstream.host.trim_end_matches('.'));
+    if let Host::Name(name) = &upstream.host {
+        context["sni"] = json!(name.trim_end_matches('.'));
     }
-    let mut cluster = static_cluster(
-        &upstream_name(upstream),
-        &socket_address(&upstream.host, upstream.port),
-    );
-    if !upstream.is_address() {
-        cluster["type"] = json!("STRICT_DNS");
-        cluster["dns_lookup_family"] = json!("V4_PREFERRED");
-    }
+    let mut cluster = endpoint_cluster(&upstream_name(upstream), upstream);
     if !upstream.tcp {
         let both = json!({"http_protocol_options": {}, "http2_protocol_options": {}});
         cluster["typed_extension_protocol_options"] = http_options(json!({
@@ -254,6 +288,23 @@ fn upstream_cluster(upstream: &Upstream, rules: &Rules) -> Value {
         context,
     );
     cluster
+}
+
+/// Where the upstream is: by DNS, at its address, or anywhere in its network, as the app's connection says.
+fn endpoint_cluster(name: &str, upstream: &Upstream) -> Value {
+    match &upstream.host {
+        Host::Name(host) => {
+            let mut cluster = static_cluster(name, &socket_address(host, upstream.port));
+            cluster["type"] = json!("STRICT_DNS");
+            cluster["dns_lookup_family"] = json!("V4_PREFERRED");
+            cluster
+        }
+        Host::Net(_) if upstream.network().is_some() => capture::original_cluster(name),
+        Host::Net(net) => static_cluster(
+            name,
+            &socket_address(&net.address().to_string(), upstream.port),
+        ),
+    }
 }
 
 fn static_cluster(name: &str, address: &Value) -> Value {

@@ -122,6 +122,16 @@ pub enum Refusal {
         "the pod belongs to a Job, which would never complete beside an ordinary sidecar: use Kubernetes 1.29 or newer, or mode socket"
     )]
     JobNeedsNativeSidecar,
+    /// The capture's init container needs what the namespace forbids.
+    #[error(
+        "signet.dev/capture takes an init container with the capability NET_ADMIN, which the namespace's Pod Security level {0} forbids: leave it out and let the app listen on 127.0.0.1, or label the namespace pod-security.kubernetes.io/enforce=privileged"
+    )]
+    CaptureForbidden(String),
+    /// Envoy's connections could not be told from the app's.
+    #[error(
+        "signet.dev/capture tells Envoy's connections from the app's by their user, and {0}: give them different ones (signet.dev/run-as-user for Envoy)"
+    )]
+    CaptureUser(String),
     /// Init containers cannot use an ordinary sidecar.
     #[error(
         "signet.dev/hold-app needs native sidecars: a hook that holds the app would also hold back the container status from which the sidecar is attested, and neither would start"
@@ -156,7 +166,7 @@ pub const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "container_name_taken",
-        "A container is already named `signet-envoy` or `signet-files`, and its image is not `auto`.",
+        "A container is already named `signet-envoy` or `signet-files`, and its image is not `auto`; or `signet-capture`.",
     ),
     (
         "volume_name_taken",
@@ -178,6 +188,14 @@ pub const REFUSALS: &[(&str, &str)] = &[
     (
         "job_needs_native_sidecar",
         "A Job's pod on a cluster without native sidecars (before 1.29): it would never complete.",
+    ),
+    (
+        "capture_forbidden",
+        "`signet.dev/capture` in a namespace that enforces `baseline` or `restricted`, where no container gets `NET_ADMIN`.",
+    ),
+    (
+        "capture_user",
+        "`signet.dev/capture` where a container runs as Envoy's user, or where OpenShift assigns the users.",
     ),
     (
         "hold_needs_native_sidecar",
@@ -205,6 +223,8 @@ impl Refusal {
             Self::NoPorts => "no_ports",
             Self::NoContainers => "no_containers",
             Self::JobNeedsNativeSidecar => "job_needs_native_sidecar",
+            Self::CaptureForbidden(_) => "capture_forbidden",
+            Self::CaptureUser(_) => "capture_user",
             Self::HoldNeedsNativeSidecar => "hold_needs_native_sidecar",
         }
     }

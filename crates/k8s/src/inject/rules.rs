@@ -78,10 +78,19 @@ impl Rules {
                 ));
             }
         }
-        if self.envoy.port == 0 || self.envoy.metrics_port == 0 {
-            problems.push("envoy: port and metricsPort must be 1 to 65535".to_owned());
-        } else if self.envoy.port == self.envoy.metrics_port {
-            problems.push("envoy: port and metricsPort must differ".to_owned());
+        let envoy = &self.envoy;
+        let mut ports = [
+            envoy.port,
+            envoy.metrics_port,
+            envoy.capture_port,
+            envoy.probe_port,
+        ];
+        ports.sort_unstable();
+        let names = "envoy: port, metricsPort, capturePort and probePort";
+        if ports[0] == 0 {
+            problems.push(format!("{names} must be 1 to 65535"));
+        } else if ports.windows(2).any(|pair| pair[0] == pair[1]) {
+            problems.push(format!("{names} must differ"));
         }
         if self
             .envoy
@@ -281,6 +290,10 @@ pub struct EnvoyRules {
     pub port: u16,
     /// Where metrics and readiness are served, in plain HTTP.
     pub metrics_port: u16,
+    /// Where captured connections to the app are redirected to.
+    pub capture_port: u16,
+    /// Where captured pods answer the kubelet's probes, in plain HTTP.
+    pub probe_port: u16,
     /// Envoy's log level.
     pub log_level: String,
     /// The user ID Envoy runs as.
@@ -298,6 +311,8 @@ impl Default for EnvoyRules {
         Self {
             port: 8443,
             metrics_port: 15020,
+            capture_port: 15006,
+            probe_port: 15021,
             log_level: "warning".to_owned(),
             user: 65532,
             listen_address: "0.0.0.0".to_owned(),

@@ -3,25 +3,27 @@
 use serde_json::{Map, Value, json};
 
 use super::annotations::Wanted;
-use super::rules::Rules;
+use super::captured::Captured;
+use super::rules::{Resources, Rules};
 use super::{
-    ADMIN_DIR, ENVOY, FILES, FILES_DIR, Namespace, SOCKET_DIR, SOCKET_URI, SOCKET_VARIABLE,
-    SOCKET_VOLUME, bootstrap, containers,
+    ADMIN_DIR, CAPTURE, ENVOY, FILES, FILES_DIR, Namespace, SOCKET_DIR, SOCKET_URI,
+    SOCKET_VARIABLE, SOCKET_VOLUME, bootstrap, containers,
 };
 
 /// OpenShift gives every namespace user IDs of its own and refuses others.
-const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
+pub(crate) const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 
 /// The Envoy of mode `envoy`.
 pub(crate) fn envoy(
     pod: &Value,
     wanted: &Wanted,
     app_port: Option<u16>,
+    captured: &Captured,
     namespace: &Namespace,
     rules: &Rules,
 ) -> Value {
     let account = service_account(pod);
-    let bootstrap = bootstrap::bootstrap(wanted, app_port, rules);
+    let bootstrap = bootstrap::bootstrap(wanted, app_port, captured, rules);
     let ready = json!({"path": "/ready", "port": wanted.metrics_port});
     let mut ports = vec![
         json!({"name": "signet-metrics", "containerPort": wanted.metrics_port, "protocol": "TCP"}),
@@ -32,8 +34,11 @@ pub(crate) fn envoy(
             json!({"name": "signet-mtls", "containerPort": wanted.port, "protocol": "TCP"}),
         );
     }
-    let pod_name =
-        json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let mut variables = vec![field("POD_NAME", "metadata.name")];
+    if !captured.probes.is_empty() {
+        variables.push(field("SIGNET_POD_IP", "status.podIP"));
+    }
     let mut container = base(
         ENVOY,
         wanted,
@@ -42,7 +47,7 @@ pub(crate) fn envoy(
     );
     let args = [
         "--config-yaml".to_owned(),
-        bootstrap.to_string(),
+        bootstrap::to_argument(&bootstrap),
         "--service-cluster".to_owned(),
         format!("{}/{account}", namespace.name),
         "--service-node".to_owned(),
@@ -54,7 +59,7 @@ pub(crate) fn envoy(
         "--disable-hot-restart".to_owned(),
     ];
     container["args"] = json!(args);
-    container["env"] = environment(vec![pod_name], wanted);
+    container["env"] = environment(variables, wanted);
     container["ports"] = json!(ports);
     // Ten minutes for an identity to be registered and issued; then the kubelet starts over.
     container["startupProbe"] =
@@ -91,6 +96,30 @@ pub(crate) fn files(pod: &Value, wanted: &Wanted, namespace: &Namespace, rules: 
     container
 }
 
+/// The init container of a captured pod: root with `NET_ADMIN`, and nothing else that it could do without.
+pub(crate) fn capture(args: Vec<String>, wanted: &Wanted, rules: &Rules) -> Value {
+    let mut container = json!({
+        "name": CAPTURE,
+        "image": rules.images.signet,
+        "imagePullPolicy": wanted.pull_policy.as_str(),
+        "args": args,
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+            "privileged": false,
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": false,
+            "runAsUser": 0,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    });
+    // As small as the helper of mode `files`, and gone in an instant.
+    if let Some(resources) = resources(&rules.files.resources) {
+        container["resources"] = resources;
+    }
+    container
+}
+
 /// What every sidecar has; runs under the Pod Security Standard `restricted`.
 fn base(name: &str, wanted: &Wanted, user: Option<u32>, namespace: &Namespace) -> Value {
     let mut security = json!({
@@ -112,15 +141,15 @@ fn base(name: &str, wanted: &Wanted, user: Option<u32>, namespace: &Namespace) -
         "imagePullPolicy": wanted.pull_policy.as_str(),
         "securityContext": security,
     });
-    if let Some(resources) = resources(wanted) {
+    if let Some(resources) = resources(&wanted.resources) {
         container["resources"] = resources;
     }
     container
 }
 
-fn resources(wanted: &Wanted) -> Option<Value> {
+fn resources(resources: &Resources) -> Option<Value> {
     let (mut requests, mut limits) = (Map::new(), Map::new());
-    for (resource, request, limit) in wanted.resources.pairs() {
+    for (resource, request, limit) in resources.pairs() {
         if let Some(request) = request {
             requests.insert(resource.to_owned(), json!(request));
         }
@@ -171,7 +200,7 @@ fn app_user(pod: &Value) -> Option<u32> {
 }
 
 /// A container's user, by itself or by its pod.
-fn user_of(pod: &Value, container: &Value) -> Option<u32> {
+pub(crate) fn user_of(pod: &Value, container: &Value) -> Option<u32> {
     let own = container.pointer("/securityContext/runAsUser");
     let user = own.or_else(|| pod.pointer("/spec/securityContext/runAsUser"))?;
     u32::try_from(user.as_u64()?).ok().filter(|user| *user > 0)

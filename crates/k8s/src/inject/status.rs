@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::annotations::STATUS;
+use super::probes::Repointed;
 use super::rules::Mode;
 
 /// What the injector did to a pod: the value of `signet.dev/status`.
@@ -34,6 +35,9 @@ pub struct Status {
     /// Pull secrets added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<String>,
+    /// Probes and hooks of the pod's own containers that are asked of Envoy now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Repointed>,
     /// The pod's own container that was merged into one of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Overlay>,

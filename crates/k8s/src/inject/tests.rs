@@ -5,6 +5,7 @@ use serde_json::json;
 use super::annotations::{ANNOTATIONS, INJECT, STATUS};
 use super::*;
 
+mod capture;
 mod sidecars;
 
 fn pod(annotations: Value) -> Value {
@@ -171,6 +172,7 @@ fn every_refusal_has_its_pod() {
         with("envoy", &[("port", "8080")]),
         with("envoy", &[("upstreams", "8443=b:1=x/y")]),
         app("envoy", "ports", json!([])),
+        capture::as_envoys_user(),
         spec("socket", "containers", json!([])),
     ]
     .iter()
@@ -195,6 +197,8 @@ fn every_refusal_has_its_pod() {
     let mut rules = Rules::default();
     rules.socket.kind = SocketKind::HostPath;
     seen.push(inject(&asking("socket"), &baseline, &rules).code());
+    rules.socket.kind = SocketKind::Csi;
+    seen.push(inject(&with("envoy", &[("capture", "all")]), &baseline, &rules).code());
     rules.native_sidecars = NativeSidecars::Never;
     seen.push(
         inject(

@@ -1,9 +1,10 @@
 //! The values of `signet.dev/upstreams` and `signet.dev/allow`.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use identity::{SpiffeId, TrustDomain};
+
+use crate::capture::{Host, Interface, Net, NetError};
 
 /// What is wrong with an annotation's value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,12 @@ pub struct Problem(pub(crate) String);
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl From<NetError> for Problem {
+    fn from(error: NetError) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -126,8 +133,8 @@ fn items(text: &str) -> Result<Vec<&str>, Problem> {
 pub struct Upstream {
     /// Where the app reaches it, on 127.0.0.1.
     pub local_port: u16,
-    /// A DNS name or an IP address.
-    pub host: String,
+    /// A DNS name, an IP address or a network.
+    pub host: Host,
     /// The port there, where mTLS is spoken.
     pub port: u16,
     /// Who must answer: one of these.
@@ -140,17 +147,16 @@ impl Upstream {
     /// The address as a URL has it.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        self.host.with_port(self.port)
     }
 
-    /// Whether the host is an IP address.
+    /// The network, when the host is one and no single address: where a connection goes is known when it comes.
     #[must_use]
-    pub fn is_address(&self) -> bool {
-        self.host.parse::<IpAddr>().is_ok()
+    pub fn network(&self) -> Option<Net> {
+        match &self.host {
+            Host::Net(net) if net.single().is_none() => Some(*net),
+            _ => None,
+        }
     }
 
     /// `[tcp://][local port=]host:port=peer[|peer…]`.
@@ -167,17 +173,16 @@ impl Upstream {
             Some((address, peers)) => (Some(first), address, peers),
             None => (None, first, rest),
         };
-        let (host, port) = address
-            .rsplit_once(':')
+        let (host, port) = parse_address(address)
+            .transpose()?
             .ok_or_else(|| Problem(format!("{text:?} has no port: {hint}")))?;
-        let port = parse_port(port)?;
         let peers = peers.split('|').map(|peer| id(peer, own));
         let mut peers = peers.collect::<Result<Vec<_>, _>>()?;
         peers.sort();
         peers.dedup();
         Ok(Self {
             local_port: local.map_or(Ok(port), parse_port)?,
-            host: parse_host(host)?,
+            host,
             port,
             peers,
             tcp,
@@ -215,12 +220,65 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, Problem> {
     }
 }
 
-fn parse_host(text: &str) -> Result<String, Problem> {
-    if let Some(address) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
-        return match address.parse() {
-            Ok(IpAddr::V6(address)) => Ok(address.to_string()),
-            _ => problem(format!("{text:?} is no IPv6 address")),
-        };
+/// Reads ports, networks or interfaces, separated by commas or spaces.
+fn parse_list<T, E>(text: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, Problem>
+where
+    T: Ord,
+    Problem: From<E>,
+{
+    let mut all = items(text)?
+        .into_iter()
+        .map(parse)
+        .collect::<Result<Vec<_>, _>>()?;
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+pub(crate) fn parse_ports(text: &str) -> Result<Vec<u16>, Problem> {
+    parse_list(text, parse_port)
+}
+
+pub(crate) fn parse_nets(text: &str) -> Result<Vec<Net>, Problem> {
+    parse_list(text, str::parse::<Net>)
+}
+
+pub(crate) fn parse_interfaces(text: &str) -> Result<Vec<Interface>, Problem> {
+    parse_list(text, str::parse::<Interface>)
+}
+
+/// `host:port`; nothing when there is no port.
+fn parse_address(text: &str) -> Option<Result<(Host, u16), Problem>> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some(parse_port(port).and_then(|port| Ok((parse_host(host)?, port))))
+}
+
+/// Reads `<local port>=<host>:<port>`, as the injector hands it to `signet k8s capture`.
+///
+/// # Errors
+/// When it is something else.
+pub fn parse_captured(text: &str) -> Result<crate::capture::Upstream, Problem> {
+    let hint = || Problem(format!("{text:?}: write <local port>=<host>:<port>"));
+    let (local_port, address) = text.split_once('=').ok_or_else(hint)?;
+    let (host, port) = parse_address(address).ok_or_else(hint)??;
+    Ok(crate::capture::Upstream {
+        local_port: parse_port(local_port)?,
+        host,
+        port,
+    })
+}
+
+/// `name`, `10.0.0.1`, `10.0.0.0/8`, `[fd00::1]` or `[fd00::/8]`.
+fn parse_host(text: &str) -> Result<Host, Problem> {
+    if let Some(net) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+        let v6 = net.contains(':');
+        if !v6 {
+            return problem(format!("{text:?} is no IPv6 address"));
+        }
+        return Ok(Host::Net(net.parse()?));
+    }
+    if text.contains('/') || text.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Ok(Host::Net(text.parse()?));
     }
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -232,7 +290,7 @@ fn parse_host(text: &str) -> Result<String, Problem> {
     };
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.len() <= 253 && name.split('.').all(label) {
-        Ok(text.to_ascii_lowercase())
+        Ok(Host::Name(text.to_ascii_lowercase()))
     } else {
         problem(format!("{text:?} is neither a DNS name nor an address"))
     }

@@ -6,121 +6,13 @@ use json_patch::PatchOperation;
 use k8s::inject::{
     Drift, Mode, Namespace, NativeSidecars, Outcome, Patched, Rules, check, inject, pss, uninject,
 };
-use proptest::collection::vec;
-use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-fn context() -> impl Strategy<Value = Value> {
-    select(vec![
-        json!({}),
-        json!({"runAsUser": 1000, "runAsNonRoot": true}),
-        json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}),
-        json!({"privileged": true}),
-    ])
-}
+use self::pods::{json_tree, pod};
 
-/// A container; its name is given later, since names in a pod differ.
-fn container() -> impl Strategy<Value = Value> {
-    let env = select(vec![
-        json!(null),
-        json!([{"name": "A", "value": "$(B)"}]),
-        json!([{"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///own"}]),
-    ]);
-    let mounts = select(vec![
-        json!(null),
-        json!([{"name": "data", "mountPath": "/data"}]),
-        json!([{"name": "data", "mountPath": "/spiffe-workload-api"}]),
-    ]);
-    (
-        context(),
-        env,
-        mounts,
-        option::of(1..20000_u16),
-        any::<bool>(),
-    )
-        .prop_map(|(context, env, mounts, port, native)| {
-            let mut container = json!({"image": "x", "unknownField": {"deep": [null, 1.5]}});
-            let set = [
-                ("env", env),
-                ("volumeMounts", mounts),
-                (
-                    "ports",
-                    port.map_or(Value::Null, |port| json!([{"containerPort": port}])),
-                ),
-                ("securityContext", context),
-                (
-                    "restartPolicy",
-                    if native { json!("Always") } else { Value::Null },
-                ),
-            ];
-            for (key, value) in set {
-                if !value.is_null() {
-                    container[key] = value;
-                }
-            }
-            container
-        })
-}
-
-fn annotations() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
-    vec(
-        select(vec![
-            ("skip-containers", "c0, c2"),
-            ("port", "7443"),
-            ("app-port", "80"),
-            ("protocol", "tcp"),
-            ("allow", "shop/web, ops/*"),
-            ("allow", "spiffe://other.org/x"),
-            (
-                "upstreams",
-                "b.shop:8080=shop/b, tcp://99=10.0.0.1:5432=spiffe://other.org/db",
-            ),
-            ("upstreams", "wrong"),
-            ("cpu-limit", "1m"),
-            ("env", "X=$(Y)"),
-            ("run-as-user", "1234"),
-            ("native-sidecar", "true"),
-        ]),
-        0..4,
-    )
-}
-
-prop_compose! {
-    fn pod()(
-        containers in vec(container(), 1..4),
-        inits in vec(container(), 0..3),
-        mode in select(vec!["socket", "files", "envoy", "enabled"]),
-        more in annotations(),
-        own in any::<bool>(),
-        secret in any::<bool>(),
-        fields in select(vec![json!({}), json!({"hostNetwork": true}), json!({"restartPolicy": "Never"}), json!({"hostPID": true}), json!({"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}})]),
-    ) -> Value {
-        let name = |mut container: Value, prefix: &str, index: usize| {
-            container["name"] = json!(format!("{prefix}{index}"));
-            container
-        };
-        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "web-"}, "spec": fields, "status": {"x": 1}});
-        pod["spec"]["containers"] = containers.into_iter().enumerate().map(|(i, c)| name(c, "c", i)).collect();
-        if !inits.is_empty() {
-            pod["spec"]["initContainers"] = inits.into_iter().enumerate().map(|(i, c)| name(c, "i", i)).collect();
-        }
-        if secret {
-            pod["spec"]["imagePullSecrets"] = json!([{"name": "registry"}]);
-        }
-        if own || more.is_empty() {
-            pod["metadata"]["labels"] = json!({"signet.dev/inject": mode, "app": "web"});
-        } else {
-            pod["metadata"]["annotations"] = json!({"signet.dev/inject": mode, "own/annotation": "~1/~"});
-        }
-        for (key, value) in more {
-            pod["metadata"]["annotations"][format!("signet.dev/{key}")] = json!(value);
-        }
-        pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
-        pod
-    }
-}
+mod pods;
 
 fn rules(native: NativeSidecars, mode: Mode) -> Rules {
     let mut rules = Rules {
@@ -139,8 +31,14 @@ fn any_rules() -> impl Strategy<Value = Rules> {
 
 /// The places a patch may touch.
 fn is_documented(operation: &PatchOperation, pod: &Value) -> bool {
-    let PatchOperation::Add(add) = operation else {
-        return false;
+    let add = match operation {
+        PatchOperation::Add(add) => add,
+        PatchOperation::Remove(remove) => {
+            let path = remove.path.to_string();
+            let handler = path.rsplit('/').next().unwrap_or_default();
+            return matches!(handler, "tcpSocket" | "grpc") && pod.pointer(&path).is_some();
+        }
+        _ => return false,
     };
     let path = add.path.to_string();
     let parts: Vec<&str> = path.split('/').skip(1).collect();
@@ -168,8 +66,32 @@ fn is_documented(operation: &PatchOperation, pod: &Value) -> bool {
             &["spiffe-workload-api", "signet-files", "signet-envoy"],
         ),
         ["spec", "imagePullSecrets", "-"] => our_name(&add.value, &["own", "registry"]),
-        ["spec", "containers" | "initContainers", "0"] => {
-            our_name(&add.value, &["signet-files", "signet-envoy"])
+        ["spec", "containers" | "initContainers", "0"] => our_name(
+            &add.value,
+            &["signet-files", "signet-envoy", "signet-capture"],
+        ),
+        // A probe or hook that asked a captured port asks Envoy.
+        [
+            "spec",
+            "containers" | "initContainers",
+            _,
+            "readinessProbe" | "livenessProbe" | "startupProbe",
+            "httpGet",
+        ]
+        | [
+            "spec",
+            "containers" | "initContainers",
+            _,
+            "lifecycle",
+            "preStop" | "postStart",
+            "httpGet",
+        ] => {
+            let annotations = &pod["metadata"]["annotations"];
+            add.value["port"] == 15021
+                && annotations["signet.dev/capture"] != Value::Null
+                && add.value["path"]
+                    .as_str()
+                    .is_some_and(|path| path.starts_with("/signet/"))
         }
         ["spec", "containers" | "initContainers", _, "env", "-"] => {
             our_name(&add.value, &["SPIFFE_ENDPOINT_SOCKET"])
@@ -219,7 +141,8 @@ proptest! {
     #[test]
     fn in_and_out_is_nothing(pod in pod(), rules in any_rules()) {
         if let Some(patched) = injected(&pod, &rules) {
-            prop_assert_eq!(uninject(&patched.pod), Some(pod));
+            let out = uninject(&patched.pod).expect("a status");
+            prop_assert_eq!(out.to_string(), pod.to_string());
         } else {
             prop_assert_eq!(uninject(&pod), None);
         }
@@ -239,7 +162,21 @@ proptest! {
         if let Some(patched) = injected(&pod, &rules) {
             let before: BTreeSet<String> = pss::violations(&pod).into_iter().collect();
             let after: BTreeSet<String> = pss::violations(&patched.pod).into_iter().collect();
-            prop_assert_eq!(before, after);
+            let added: Vec<&str> = after.difference(&before).map(String::as_str).collect();
+            let captured = patched.status.init_containers.iter().any(|name| name == "signet-capture");
+            let needs = ["container signet-capture adds capabilities", "container signet-capture does not demand runAsNonRoot", "container signet-capture runs as root"];
+            prop_assert_eq!(added, if captured { needs.to_vec() } else { Vec::new() });
+            prop_assert_eq!(before.difference(&after).count(), 0);
+        }
+    }
+
+    /// Where `restricted` or `baseline` is enforced, nobody is captured, and the reason says so.
+    #[test]
+    fn capture_and_pod_security_exclude_each_other(pod in pod(), level in select(vec!["baseline", "restricted"])) {
+        let mut namespace = Namespace::named("shop");
+        namespace.labels.insert("pod-security.kubernetes.io/enforce".to_owned(), level.to_owned());
+        if let Outcome::Patched(patched) = inject(&pod, &namespace, &Rules::default()) {
+            prop_assert!(!patched.pod.to_string().contains("NET_ADMIN"));
         }
     }
 
@@ -259,38 +196,6 @@ proptest! {
     }
 }
 
-fn json_tree() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        "[a-z/~]{0,6}".prop_map(Value::from),
-    ];
-    leaf.prop_recursive(4, 32, 4, |inner| {
-        let keys = select(vec![
-            "metadata",
-            "spec",
-            "annotations",
-            "containers",
-            "name",
-            "env",
-            "ports",
-            "mounts",
-            "mode",
-            "hash",
-            "version",
-            "overlay",
-        ]);
-        prop_oneof![
-            vec(inner.clone(), 0..4).prop_map(Value::from),
-            vec((keys, inner), 0..4).prop_map(|pairs| pairs
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect()),
-        ]
-    })
-}
-
 /// One pod for each mode, as it comes out.
 #[test]
 fn goldens() {
@@ -306,13 +211,20 @@ fn goldens() {
             "containers": [{"name": "app", "image": "web", "ports": [{"containerPort": 8080}]}],
         },
     });
-    for (mode, native) in [
-        ("socket", true),
-        ("files", true),
-        ("envoy", true),
-        ("envoy", false),
+    for (mode, native, suffix) in [
+        ("socket", true, ""),
+        ("files", true, ""),
+        ("envoy", true, ""),
+        ("envoy", false, "-classic"),
+        ("envoy", true, "-captured"),
     ] {
         let mut pod = pod.clone();
+        if suffix == "-captured" {
+            pod["metadata"]["annotations"]["signet.dev/capture"] = json!("all");
+            let app = &mut pod["spec"]["containers"][0];
+            app["readinessProbe"] = json!({"httpGet": {"path": "/ready?full", "port": 8080}});
+            app["livenessProbe"] = json!({"grpc": {"port": 8080}});
+        }
         pod["metadata"]["labels"]["signet.dev/inject"] = json!(mode);
         let native_sidecars = if native {
             NativeSidecars::Always
@@ -337,7 +249,7 @@ fn goldens() {
         status["version"] = json!("<version>");
         shown["metadata"]["annotations"]["signet.dev/status"] = status;
         show_bootstrap(&mut shown);
-        let name = format!("{mode}{}", if native { "" } else { "-classic" });
+        let name = format!("{mode}{suffix}");
         let text = k8s::offline::to_yaml(&[shown]).expect("YAML");
         let text = text.replace(env!("CARGO_PKG_VERSION"), "<version>");
         insta::assert_snapshot!(name, text);

@@ -15,6 +15,10 @@ pub(crate) const PROTOCOL: &str = "signet.dev/protocol";
 pub(crate) const ALLOW: &str = "signet.dev/allow";
 pub(crate) const UPSTREAMS: &str = "signet.dev/upstreams";
 pub(crate) const METRICS_PORT: &str = "signet.dev/metrics-port";
+pub(crate) const CAPTURE: &str = "signet.dev/capture";
+pub(crate) const CAPTURE_SKIP_PORTS: &str = "signet.dev/capture-skip-ports";
+pub(crate) const CAPTURE_SKIP_CIDRS: &str = "signet.dev/capture-skip-cidrs";
+pub(crate) const CAPTURE_SKIP_INTERFACES: &str = "signet.dev/capture-skip-interfaces";
 pub(crate) const IMAGE: &str = "signet.dev/image";
 pub(crate) const PULL_POLICY: &str = "signet.dev/image-pull-policy";
 pub(crate) const LOG_LEVEL: &str = "signet.dev/log-level";
@@ -142,7 +146,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         "upstreams",
         "none",
         "9090=backend.shop:8443=spiffe://example.org/ns/shop/sa/backend",
-        "Whom the app calls: `[tcp://][<local port>=]<host>:<port>=<peer>[|<peer>…]`. Envoy listens on 127.0.0.1 at the local port (default: the port), speaks mTLS to the host, and hangs up on anybody but the peer named.",
+        "Whom the app calls: `[tcp://][<local port>=]<host>:<port>=<peer>[|<peer>…]`. Envoy listens on 127.0.0.1 at the local port (default: the port), speaks mTLS to the host, and hangs up on anybody but the peer named. With `signet.dev/capture` the host may be a network.",
     ),
     row(
         METRICS_PORT,
@@ -151,6 +155,38 @@ pub const ANNOTATIONS: &[Annotation] = &[
         "`envoy.metricsPort` (15020)",
         "15021",
         "Plain HTTP: `/stats/prometheus` and `/ready`, nothing else.",
+    ),
+    row(
+        CAPTURE,
+        "envoy",
+        "`inbound`, `outbound`, `all` or `off`",
+        "`off`",
+        "all",
+        "Whether connections are redirected to Envoy: those to the app's declared TCP ports, those of the app to its upstreams. Needs a namespace where a container may have `NET_ADMIN`.",
+    ),
+    row(
+        CAPTURE_SKIP_PORTS,
+        "envoy",
+        "ports",
+        "none",
+        "9100, 9101",
+        "Ports of the app that stay as they are: reached directly, without mTLS.",
+    ),
+    row(
+        CAPTURE_SKIP_CIDRS,
+        "envoy",
+        "networks",
+        "none",
+        "10.20.0.0/16, fd00:20::/32",
+        "Connections from and to these networks are left alone.",
+    ),
+    row(
+        CAPTURE_SKIP_INTERFACES,
+        "envoy",
+        "names",
+        "none",
+        "eth1",
+        "Connections through these interfaces of the pod are left alone.",
     ),
     row(
         IMAGE,

@@ -28,12 +28,16 @@ fn upstreams_in_every_form() {
         (short.local_port, short.port, short.tcp),
         (9090, 5432, true)
     );
-    assert_eq!(short.host, "db.shop");
+    assert_eq!(short.host, Host::Name("db.shop".to_owned()));
     assert_eq!(short.peers.len(), 2);
 
     let address = upstream("81=[fd00::1]:80=spiffe://other.org/x");
     assert_eq!(address.authority(), "[fd00::1]:80");
-    assert!(address.is_address());
+    assert_eq!(address.network(), None);
+    let network = upstream("[fd00::/8]:80=shop/b");
+    assert_eq!(network.authority(), "[fd00::/8]:80");
+    assert!(network.network().is_some());
+    assert!(upstream("10.0.0.0/8:80=shop/b").network().is_some());
     let two = parse_upstreams("a:1=x/y,\n b:2=x/y", &own()).expect("two");
     assert_eq!(two.len(), 2);
 }
@@ -51,7 +55,9 @@ fn bad_upstreams_say_what_to_write() {
         ("back end:80=shop/b", "does not say whom"),
         ("-backend:80=shop/b", "neither a DNS name nor an address"),
         ("a$(X):80=shop/b", "neither a DNS name nor an address"),
-        ("[::g]:80=shop/b", "no IPv6 address"),
+        ("[::g]:80=shop/b", "is no network"),
+        ("[10.0.0.1]:80=shop/b", "no IPv6 address"),
+        ("10.0.0.1/8:80=shop/b", "write 10.0.0.0/8"),
         ("b:80=spiffe://example.org", "names a trust domain"),
         ("b:80=shop/b/c", "write a SPIFFE ID"),
         ("b:80=spiffe://Example.org/x", "spiffe://Example.org/x"),
