@@ -171,7 +171,7 @@ def references(documents):
 
 
 def bundle_rights(documents):
-    """The controller may write the objects that its configuration tells it to, by name, and no others of their kinds."""
+    """The controller may write the objects that its configuration tells it to, by name, and no others of their kinds but its record."""
     for document in documents:
         text = (document.get("data") or {}).get("controller.yaml")
         if text is None:
@@ -179,7 +179,9 @@ def bundle_rights(documents):
         bundle = (json.loads(text).get("signet") or {}).get("bundle") or {}
         trust = bundle.get("clusterTrustBundle") or {}
         signer = trust.get("signerName")
-        expected = set()
+        # The record of federation relationships is made by POST, for which there are no names.
+        home = document["metadata"]["namespace"]
+        expected = {(home, "configmaps", None), (home, "configmaps", "signet-federation")}
         if bundle:
             where = "everywhere" if "namespaceSelector" in bundle else bundle["namespace"]
             expected.add((where, "configmaps", bundle["configMap"]))
