@@ -198,7 +198,7 @@ impl Witness {
                     let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
                     notes.looks += 1;
                     if let Err(wrong) = in_time(&svid, &clock) {
-                        notes.wrong.get_or_insert(format!("{wrong:#}"));
+                        notes.wrong.get_or_insert_with(|| format!("{wrong:#}"));
                     }
                 }
                 sleep(Duration::from_millis(50)).await;
