@@ -5,9 +5,12 @@
 
 mod plan;
 mod record;
+mod status;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use identity::TrustDomain;
 use proto::spire::api::types::FederationRelationship;
 use runtime::{BoxError, Clock, Metrics, Shutdown};
 use thiserror::Error;
@@ -57,8 +60,7 @@ impl Federator {
     pub(super) async fn run(mut self, config: &Config, shutdown: Shutdown) -> Result<(), BoxError> {
         let adopt = config.adopt_federation;
         let mut state = Federations::new(config.scope.clone(), config.class.clone(), adopt);
-        // Whether the record was read since this process leads: another one may have written it before.
-        let mut restored = false;
+        let mut recorded = None;
         let mut due = Instant::now();
         loop {
             tokio::select! {
@@ -74,10 +76,11 @@ impl Federator {
             due = Instant::now() + self.resync;
             if self.leads.as_ref().is_some_and(|leads| !*leads.borrow()) {
                 due = Instant::now() + Duration::from_secs(1);
-                restored = false;
+                // Another one may write to it meanwhile.
+                recorded = None;
                 continue;
             }
-            if let Err(error) = self.reconcile(&mut state, &mut restored).await {
+            if let Err(error) = self.reconcile(&mut state, &mut recorded).await {
                 self.metrics
                     .counter("server_errors", &[("call", "federation")])
                     .increment();
@@ -89,16 +92,17 @@ impl Federator {
         }
     }
 
+    /// `recorded` is what the record says; none when it was not read since this process leads.
     async fn reconcile(
         &self,
         state: &mut Federations,
-        restored: &mut bool,
+        recorded: &mut Option<BTreeSet<TrustDomain>>,
     ) -> Result<(), PassError> {
-        if !*restored {
-            state.restore(self.record.load().await?);
-            *restored = true;
+        if recorded.is_none() {
+            let owned = self.record.load().await?;
+            state.restore(owned.clone());
+            *recorded = Some(owned);
         }
-        let recorded = state.owned().clone();
         state.listed(self.list().await?);
         if let Some(dry_run) = &self.dry_run {
             if state.is_synced() {
@@ -107,19 +111,27 @@ impl Federator {
             return Ok(());
         }
         let writes = state.plan();
-        let intended = state.intended(&writes);
-        if intended != recorded {
-            self.record.save(&intended).await?;
-        }
+        state.intend(&writes);
+        self.save(state, recorded).await?;
         let any = writes != Writes::default();
         // Whatever becomes of the writes, the record follows.
         let written = self.write(state, writes).await;
-        if *state.owned() != intended {
-            self.record.save(state.owned()).await?;
-        }
+        self.save(state, recorded).await?;
         written?;
         if any {
             state.listed(self.list().await?);
+        }
+        Ok(())
+    }
+
+    async fn save(
+        &self,
+        state: &Federations,
+        recorded: &mut Option<BTreeSet<TrustDomain>>,
+    ) -> Result<(), RecordError> {
+        if recorded.as_ref() != Some(state.owned()) {
+            self.record.save(state.owned()).await?;
+            *recorded = Some(state.owned().clone());
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! when events come during work.
 
 mod cluster;
+mod evaluate;
 mod resources;
 mod services;
 mod status;

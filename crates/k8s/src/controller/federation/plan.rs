@@ -5,39 +5,39 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use identity::{Bundle, TrustDomain};
 use proto::spire::api::types;
 use runtime::config::Problem;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use crate::controller::config::Class;
 use crate::controller::crd::ClusterFederatedTrustDomainSpec;
 use crate::controller::desired::Source;
 use crate::controller::dry_run::{Preview, Row};
 use crate::controller::plan::Action;
-use crate::controller::state::{Conditions, Event, Kind, StatusUpdate};
+use crate::controller::state::Event;
 use crate::controller::template::Scope;
 use crate::controller::validate::{Federation, federated_trust_domain};
 
 /// A ClusterFederatedTrustDomain.
-struct Record {
-    name: String,
-    generation: i64,
+pub(super) struct Record {
+    pub(super) name: String,
+    pub(super) generation: i64,
     source: Source,
-    status: Json,
-    relation: Result<Federation, Vec<Problem>>,
+    pub(super) status: Json,
+    pub(super) relation: Result<Federation, Vec<Problem>>,
 }
 
 /// All of them, and what the server has.
 pub(super) struct Federations {
     scope: Scope,
     class: Class,
-    records: BTreeMap<String, Record>,
+    pub(super) records: BTreeMap<String, Record>,
     seen: Option<HashSet<String>>,
     synced: bool,
     /// Those whose relationship is the controller's: no other is ever changed or deleted.
     owned: BTreeSet<TrustDomain>,
     /// Whether a relationship that a resource declares is the controller's, whoever made it.
     adopt: bool,
-    server: BTreeMap<String, types::FederationRelationship>,
-    failed: BTreeMap<TrustDomain, String>,
+    pub(super) server: BTreeMap<String, types::FederationRelationship>,
+    pub(super) failed: BTreeMap<TrustDomain, String>,
     /// The bundle that was last sent for a trust domain, which `trustDomainBundle` says.
     sent: BTreeMap<TrustDomain, Bundle>,
 }
@@ -215,16 +215,16 @@ impl Federations {
         self.owned.extend(wanted.into_iter().filter(there));
     }
 
-    /// What the record must say before `writes` are made: a controller that is killed amid them finds what it made.
-    pub(super) fn intended(&self, writes: &Writes) -> BTreeSet<TrustDomain> {
+    /// What is about to be created is the controller's before it is there: one that is killed amid the call, or hears no
+    /// answer, finds what it made.
+    pub(super) fn intend(&mut self, writes: &Writes) {
         let new = writes.create.iter().map(|new| new.trust_domain.as_str());
-        let mut intended = self.owned.clone();
-        intended.extend(new.filter_map(|name| TrustDomain::parse(name).ok()));
-        intended
+        let new = new.filter_map(|name| TrustDomain::parse(name).ok());
+        self.owned.extend(new);
     }
 
     /// By trust domain, the oldest resource's relation.
-    fn wanted(&self) -> BTreeMap<TrustDomain, (&Source, &Federation)> {
+    pub(super) fn wanted(&self) -> BTreeMap<TrustDomain, (&Source, &Federation)> {
         let mut wanted: BTreeMap<TrustDomain, (&Source, &Federation)> = BTreeMap::new();
         for record in self.records.values() {
             let Ok(relation) = &record.relation else {
@@ -240,7 +240,11 @@ impl Federations {
         wanted
     }
 
-    fn is_foreign(&self, there: &types::FederationRelationship, wanted: &Federation) -> bool {
+    pub(super) fn is_foreign(
+        &self,
+        there: &types::FederationRelationship,
+        wanted: &Federation,
+    ) -> bool {
         !self.owned.contains(&wanted.trust_domain) && !self.same(there, wanted)
     }
 
@@ -260,8 +264,8 @@ impl Federations {
 
     /// What became of a creation. One that was there already is somebody else's.
     pub(super) fn created(&mut self, trust_domain: &str, failure: Option<String>) {
-        if let (Ok(name), None) = (TrustDomain::parse(trust_domain), &failure) {
-            self.owned.insert(name);
+        if failure.is_some() {
+            self.deleted(trust_domain);
         }
         self.written(trust_domain, failure);
     }
@@ -288,97 +292,6 @@ impl Federations {
                     self.sent.insert(trust_domain, bundle);
                 }
             }
-        }
-    }
-
-    /// The statuses that are not as they should be.
-    pub(super) fn statuses(&mut self, now: &str) -> Vec<StatusUpdate> {
-        let mut updates = Vec::new();
-        let holders: BTreeSet<String> = self
-            .wanted()
-            .values()
-            .map(|(source, _)| source.uid.clone())
-            .collect();
-        for (uid, record) in &self.records {
-            let (conditions, sequence) = self.conditions(record, holders.contains(uid));
-            let mut status = json!({
-                "conditions": conditions.render(&record.status, record.generation, now),
-                "observedGeneration": record.generation,
-            });
-            if let Some(sequence) = sequence {
-                status["bundleSequence"] = json!(sequence);
-            }
-            if status != record.status {
-                let event = conditions.event(&record.status);
-                let (name, uid) = (record.name.clone(), uid.clone());
-                updates.push(StatusUpdate {
-                    kind: Kind::FederatedTrustDomain,
-                    name,
-                    namespace: None,
-                    uid,
-                    status,
-                    event,
-                });
-            }
-        }
-        for update in &updates {
-            if let Some(record) = self.records.get_mut(&update.uid) {
-                record.status = update.status.clone();
-            }
-        }
-        updates
-    }
-
-    fn conditions(&self, record: &Record, holds: bool) -> (Conditions, Option<u64>) {
-        let relation = match &record.relation {
-            Ok(relation) => relation,
-            Err(problems) => return (Conditions::invalid(problems), None),
-        };
-        let there = self.server.get(relation.trust_domain.as_str());
-        let bundle = there.and_then(|there| there.trust_domain_bundle.as_ref());
-        let conditions = |ready, degraded, reason, message: &str| Conditions {
-            ready,
-            degraded,
-            reason,
-            message: message.to_owned(),
-        };
-        let conditions = match (self.failed.get(&relation.trust_domain), there, bundle) {
-            _ if !holds => conditions(
-                false,
-                true,
-                "Masked",
-                "another resource, older than this one, is of the same trust domain",
-            ),
-            (Some(message), _, _) => conditions(false, true, "Refused", message),
-            (None, Some(there), _) if self.is_foreign(there, relation) => conditions(
-                false,
-                true,
-                "Foreign",
-                "the server has a relationship with this trust domain, made by somebody else and saying something else: remove it, or set signet.adoptFederation",
-            ),
-            (None, None, _) => {
-                conditions(false, false, "Writing", "the relationship is being written")
-            }
-            (None, Some(_), None) => conditions(
-                false,
-                false,
-                "NoBundle",
-                "the server has not fetched the bundle yet",
-            ),
-            (None, Some(_), Some(_)) => conditions(
-                true,
-                false,
-                "Federated",
-                "the server has the relationship and a bundle",
-            ),
-        };
-        (conditions, bundle.map(|bundle| bundle.sequence_number))
-    }
-
-    /// A status could not be written.
-    pub(super) fn status_failed(&mut self, uid: &str) {
-        if let Some(record) = self.records.get_mut(uid) {
-            record.status = Json::Null;
         }
     }
 }

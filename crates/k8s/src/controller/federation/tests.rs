@@ -51,7 +51,9 @@ fn adopting(class: &str, adopt: bool) -> Federations {
 
 /// Makes what is planned to be made.
 fn create(all: &mut Federations) -> Vec<FederationRelationship> {
-    let create = all.plan().create;
+    let writes = all.plan();
+    all.intend(&writes);
+    let create = writes.create;
     for relation in &create {
         all.created(&relation.trust_domain, None);
     }
@@ -154,7 +156,8 @@ fn ctl_10_what_went_while_no_controller_ran_goes_by_the_record() {
     let mut all = federations("spire-mgmt");
     listed(&mut all, &[staging()]);
     let writes = all.plan();
-    let record = all.intended(&writes);
+    all.intend(&writes);
+    let record = all.owned().clone();
     assert_eq!(
         record,
         BTreeSet::from([TrustDomain::new("staging.ai.internal").unwrap()]),
@@ -180,7 +183,9 @@ fn ctl_10_what_somebody_else_made_is_left_alone() {
     };
     let mut all = federations("spire-mgmt");
     listed(&mut all, &[staging()]);
-    let mut server = all.plan().create;
+    let writes = all.plan();
+    all.intend(&writes);
+    let mut server = writes.create;
     all.created("staging.ai.internal", Some("already exists".to_owned()));
     assert!(all.owned().is_empty(), "it was there before");
     // One that says the same serves; it does not become ours.
