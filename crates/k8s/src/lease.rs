@@ -147,19 +147,24 @@ impl<S: Leases> Candidate<S> {
 
     /// One try, and the pause after it. Ends at the renew deadline at the latest while this process leads.
     async fn turn(&mut self) {
-        let give_up = self.deadline();
-        let give_up = give_up.unwrap_or_else(|| Instant::now() + self.config.renew_deadline);
-        match timeout_at(give_up, self.attempt()).await {
+        // One call without an answer must leave time for another before the lease runs out.
+        let bound = Instant::now() + self.config.renew_deadline / 2;
+        let give_up = self
+            .deadline()
+            .map_or(bound, |deadline| deadline.min(bound));
+        let tried = timeout_at(give_up, self.attempt()).await;
+        self.publish();
+        match tried {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, lease = self.config.name, "the lease is not renewed")
             }
-            Err(_) => tracing::warn!(
-                lease = self.config.name,
-                "the lease is not renewed: no answer"
-            ),
+            Err(_) => {
+                let lease = &self.config.name;
+                // It has waited long enough for the next try.
+                return tracing::warn!(lease, "the lease is not renewed: no answer");
+            }
         }
-        self.publish();
         let pause = jittered(self.config.retry, 0.1);
         match self.deadline() {
             Some(deadline) => tokio::select! {
@@ -177,8 +182,25 @@ impl<S: Leases> Candidate<S> {
     }
 
     async fn attempt(&mut self) -> Result<(), kube::Error> {
-        let found = self.store.get(&self.config.name).await?;
         // The time before the call: what the others will see is not older.
+        let asked = Instant::now();
+        if let Some(lease) = self.election.renewal(asked, self.clock.now()) {
+            match self.store.put(&lease, false).await {
+                Ok(held) => {
+                    self.election.held(held, asked);
+                    return Ok(());
+                }
+                // Not the version we know: ours, when the answer to a renewal was lost, or somebody else's.
+                Err(error) if is_outdated(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.look().await
+    }
+
+    /// Reads the lease, and takes it if nobody else has it.
+    async fn look(&mut self) -> Result<(), kube::Error> {
+        let found = self.store.get(&self.config.name).await?;
         let asked = Instant::now();
         let wall: SystemTime = self.clock.now();
         let (lease, create) = match self.election.step(found, asked, wall) {
@@ -188,7 +210,8 @@ impl<S: Leases> Candidate<S> {
         };
         match self.store.put(&lease, create).await {
             Ok(held) => self.election.held(held, asked),
-            Err(kube::Error::Api(refused)) if refused.code == 409 => self.election.lost(),
+            // Somebody else was faster; the next look says who.
+            Err(error) if is_outdated(&error) => {}
             Err(error) => return Err(error),
         }
         Ok(())
@@ -208,6 +231,11 @@ impl<S: Leases> Candidate<S> {
             changed
         });
     }
+}
+
+/// Whether the API server has another version of the lease than the one written upon, or none any more.
+fn is_outdated(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(refused) if matches!(refused.code, 404 | 409))
 }
 
 #[cfg(test)]

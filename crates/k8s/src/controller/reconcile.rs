@@ -109,6 +109,8 @@ impl Reconciler {
             if !turned {
                 return Ok(());
             }
+            // A turn need not wait for anything: on one core, a long queue would keep the lease from being renewed.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -72,9 +72,12 @@ impl Election {
         self.held = Some((lease, asked));
     }
 
-    /// Somebody else was faster.
-    pub(super) fn lost(&mut self) {
-        self.held = None;
+    /// The lease that we hold, renewed: no look at it is needed first.
+    pub(super) fn renewal(&self, now: Instant, wall: SystemTime) -> Option<Lease> {
+        let (lease, _) = self.held.as_ref().filter(|_| self.leads(now))?;
+        let spec = Some(self.spec(lease.spec.as_ref(), wall));
+        let metadata = lease.metadata.clone();
+        Some(Lease { metadata, spec })
     }
 
     /// Whether this candidate may act.

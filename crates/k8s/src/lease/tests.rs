@@ -16,11 +16,19 @@ struct Fake {
     version: u64,
 }
 
-/// One candidate's way to the Lease, which may hang.
+/// One candidate's way to the Lease, which may hang, or lose what is on it.
 #[derive(Clone)]
 struct Way {
     leases: FakeLeases,
     hangs: Arc<AtomicBool>,
+    loses: Arc<Mutex<Option<Lost>>>,
+}
+
+/// What the way loses, once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lost {
+    Call,
+    Answer,
 }
 
 impl Way {
@@ -28,6 +36,7 @@ impl Way {
         Self {
             leases: leases.clone(),
             hangs: Arc::default(),
+            loses: Arc::default(),
         }
     }
 
@@ -35,8 +44,21 @@ impl Way {
         self.hangs.store(hangs, Relaxed);
     }
 
+    fn lose(&self, lost: Lost) {
+        *self.loses.lock().unwrap() = Some(lost);
+    }
+
+    /// Whether this is lost now.
+    fn loses(&self, lost: Lost) -> bool {
+        self.loses
+            .lock()
+            .unwrap()
+            .take_if(|loses| *loses == lost)
+            .is_some()
+    }
+
     async fn pass(&self) {
-        if self.hangs.load(Relaxed) {
+        if self.hangs.load(Relaxed) || self.loses(Lost::Call) {
             std::future::pending::<()>().await;
         }
         // No answer of an API server is there at once.
@@ -50,17 +72,9 @@ impl FakeLeases {
         let spec = lease.and_then(|lease| lease.spec).unwrap_or_default();
         spec.holder_identity.unwrap_or_default()
     }
-}
 
-impl Leases for Way {
-    async fn get(&self, _: &str) -> Result<Option<Lease>, kube::Error> {
-        self.pass().await;
-        Ok(self.leases.0.lock().unwrap().lease.clone())
-    }
-
-    async fn put(&self, lease: &Lease, create: bool) -> Result<Lease, kube::Error> {
-        self.pass().await;
-        let mut fake = self.leases.0.lock().unwrap();
+    fn put(&self, lease: &Lease, create: bool) -> Result<Lease, kube::Error> {
+        let mut fake = self.0.lock().unwrap();
         let there = fake
             .lease
             .as_ref()
@@ -78,6 +92,22 @@ impl Leases for Way {
         lease.metadata.resource_version = Some(fake.version.to_string());
         fake.lease = Some(lease.clone());
         Ok(lease)
+    }
+}
+
+impl Leases for Way {
+    async fn get(&self, _: &str) -> Result<Option<Lease>, kube::Error> {
+        self.pass().await;
+        Ok(self.leases.0.lock().unwrap().lease.clone())
+    }
+
+    async fn put(&self, lease: &Lease, create: bool) -> Result<Lease, kube::Error> {
+        self.pass().await;
+        let written = self.leases.put(lease, create)?;
+        if self.loses(Lost::Answer) {
+            std::future::pending::<()>().await;
+        }
+        Ok(written)
     }
 }
 
@@ -156,6 +186,39 @@ async fn ctl_17_who_cannot_renew_stops_before_another_takes_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ctl_17_a_call_or_an_answer_that_is_lost_does_not_cost_the_lease() {
+    for lost in [Lost::Call, Lost::Answer] {
+        let store = FakeLeases::default();
+        let (_one, tasks) = runtime::Supervisor::new();
+        let way = Way::new(&store);
+        let first = candidate(way.clone(), "first", &tasks);
+        let second = candidate(Way::new(&store), "second", &tasks);
+        pass(Duration::from_secs(5)).await;
+        assert!(*first.borrow());
+        way.lose(lost);
+        for _ in 0..300 {
+            pass(Duration::from_millis(100)).await;
+            assert!(*first.borrow() && !*second.borrow());
+        }
+        assert_eq!(*way.loses.lock().unwrap(), None, "it was lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ctl_17_a_lease_that_was_deleted_is_made_anew() {
+    let store = FakeLeases::default();
+    let (_one, tasks) = runtime::Supervisor::new();
+    let first = candidate(Way::new(&store), "first", &tasks);
+    pass(Duration::from_secs(1)).await;
+    store.0.lock().unwrap().lease = None;
+    for _ in 0..50 {
+        pass(Duration::from_millis(100)).await;
+        assert!(*first.borrow());
+    }
+    assert_eq!(store.holder(), "first");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_given_back_is_taken_at_once() {
     let store = FakeLeases::default();
     let (supervisor, tasks) = runtime::Supervisor::new();
@@ -209,9 +272,7 @@ async fn ctl_17_a_lease_is_stale_when_it_stood_still_for_its_duration_whatever_i
         !election.leads(Instant::now()),
         "the renew deadline has passed"
     );
-    // Another write came between: it is not ours any more.
-    election.lost();
-    assert_eq!(election.deadline(), None);
+    assert_eq!(election.renewal(Instant::now(), wall), None);
 }
 
 #[tokio::test(start_paused = true)]

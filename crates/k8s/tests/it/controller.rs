@@ -337,6 +337,22 @@ async fn five_thousand_pods_a_server_restart_and_events_meanwhile() {
 }
 
 /// The way of one pod's event through a loop that has 5 000 pods.
+/// On a machine of one core the renewal of the lease runs between two turns, or never.
+#[tokio::test(flavor = "current_thread")]
+async fn a_long_queue_leaves_the_core_to_others_between_turns() {
+    let controller = Loop::at(std::path::Path::new("/nowhere"), "example.org", "");
+    controller.leads.send_replace(false);
+    // More than one turn takes.
+    let room = controller.events.max_capacity();
+    for pod in pods(room) {
+        let event = Event::Apply(Kind::Pod, pod);
+        controller.events.try_send(event).expect("room");
+    }
+    tokio::task::yield_now().await;
+    let taken = controller.events.capacity();
+    assert!(taken > 0 && taken < room, "{taken} of {room} at once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_an_entry_within_a_second() {
     const PODS: usize = 5000;
