@@ -70,6 +70,15 @@ struct Processes {
     manager: Option<Tethered>,
 }
 
+/// Why no Deployment becomes pods here; none when it does.
+#[must_use]
+pub fn unable() -> Option<&'static str> {
+    // Where there are no programs at all, a start says so better.
+    let programs = Programs::find().ok()?;
+    let none = programs.manager.is_none();
+    none.then_some("KUBEBUILDER_ASSETS has no kube-controller-manager: no Deployment becomes pods")
+}
+
 impl Cluster {
     /// The one control plane of this process, started when first asked for. It ends with the process.
     ///

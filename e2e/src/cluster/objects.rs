@@ -42,7 +42,7 @@ impl Cluster {
         }))
         .await?;
         if !self.has_controllers() {
-            return Ok(());
+            return self.apply(&self.what_a_manager_makes(name)).await;
         }
         let client = self.client()?;
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), name);
@@ -54,6 +54,21 @@ impl Cluster {
             Ok(account.and(bundle).map(|_| ()))
         })
         .await
+    }
+
+    /// What pods of a namespace cannot do without.
+    fn what_a_manager_makes(&self, namespace: &str) -> Value {
+        json!([
+            {
+                "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"namespace": namespace, "name": "default"},
+            },
+            {
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"namespace": namespace, "name": "kube-root-ca.crt"},
+                "data": {"ca.crt": self.ca_pem()},
+            },
+        ])
     }
 
     /// Server-side apply of one object, a `List`, or an array of objects, in their order.
