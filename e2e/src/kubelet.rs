@@ -38,7 +38,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::netns::NetNs;
 use crate::ports;
 use crate::wait::PATIENCE;
@@ -100,7 +100,10 @@ pub fn unable() -> Option<String> {
         .stderr(Stdio::null())
         .status();
     let able = namespaces.is_ok_and(|status| status.success());
-    (!able).then(|| "this user may not make mount and network namespaces".to_owned())
+    if !able {
+        return Some("this user may not make mount and network namespaces".to_owned());
+    }
+    cluster::unable().map(str::to_owned)
 }
 
 impl Kubelet {
