@@ -41,7 +41,7 @@ impl Meter {
                 full_at: HashMap::new(),
                 sweep_at: FIRST_SWEEP,
             }),
-            refused: metrics.counter("workload_api_rate_limit_exceeded", &[]),
+            refused: metrics.counter("workload_api_calls_refused", &[]),
         }
     }
 
