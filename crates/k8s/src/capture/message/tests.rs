@@ -45,7 +45,7 @@ fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
         let length = u32::from_ne_bytes(bytes[..4].try_into().expect("four bytes")) as usize;
-        assert!(length >= 20 && length % 4 == 0, "length {length}");
+        assert!(length >= 20 && length.is_multiple_of(4), "length {length}");
         all.push(&bytes[..length]);
         bytes = &bytes[length..];
     }
