@@ -52,6 +52,12 @@ pub async fn serve(listener: TcpListener) {
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == "/echo" {
+        let probe = request.headers().get("x-probe");
+        let probe = probe.and_then(|value| value.to_str().ok()).unwrap_or("-");
+        let seen = format!("{} {probe}\n", request.uri());
+        return Ok(Response::new(Full::new(Bytes::from(seen))));
+    }
     let caller = request
         .headers()
         .get("x-forwarded-client-cert")

@@ -16,6 +16,7 @@ pub mod kubelet;
 pub mod load;
 pub mod mesh;
 mod netns;
+pub mod pods;
 pub mod ports;
 pub mod process;
 pub mod release;

@@ -37,7 +37,7 @@ pub struct Answer {
 /// When nobody answers in time.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
     let mut sender = connect(address).await?;
-    send(&mut sender, path).await
+    send(&mut sender, path, &[]).await
 }
 
 /// Load in the background; see [`Load::stop`].
@@ -142,7 +142,7 @@ impl Job {
             Some(sender) if !sender.is_closed() => sender,
             _ => connect(self.address).await?,
         };
-        let answer = send(&mut sender, "/").await?;
+        let answer = send(&mut sender, "/", &[]).await?;
         if answer.status != 200 || !answer.body.contains(&self.expected) {
             bail!("status {}: {}", answer.status, answer.body.trim());
         }
@@ -158,7 +158,18 @@ pub(crate) async fn get_on<S>(stream: S, path: &str) -> Result<Answer>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    send(&mut handshake(stream).await?, path).await
+    get_with(stream, path, &[]).await
+}
+
+/// The same with more headers.
+///
+/// # Errors
+/// When nobody answers in time.
+pub async fn get_with<S>(stream: S, path: &str, headers: &[(&str, &str)]) -> Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    send(&mut handshake(stream).await?, path, headers).await
 }
 
 async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>> {
@@ -175,10 +186,16 @@ where
     Ok(sender)
 }
 
-async fn send(sender: &mut SendRequest<Empty<Bytes>>, path: &str) -> Result<Answer> {
-    let request = Request::get(path)
-        .header("host", "signet")
-        .body(Empty::new())?;
+async fn send(
+    sender: &mut SendRequest<Empty<Bytes>>,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Answer> {
+    let mut request = Request::get(path).header("host", "signet");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::new())?;
     let exchange = async {
         sender.ready().await?;
         let response = sender.send_request(request).await?;

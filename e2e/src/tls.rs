@@ -65,6 +65,15 @@ pub async fn get(address: SocketAddr, credentials: Option<&Credentials>) -> Resu
     timeout(PATIENCE, load::get_on(stream, "/")).await?
 }
 
+/// One GET over TLS on a connection that is there already, showing `credentials`.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_on(tcp: TcpStream, credentials: Option<&Credentials>) -> Result<Answer> {
+    let stream = handshake(tcp, credentials).await?;
+    timeout(PATIENCE, load::get_on(stream, "/")).await?
+}
+
 /// The chain that the server at `address` shows, leaf first.
 ///
 /// # Errors
@@ -82,6 +91,13 @@ async fn connect(
     address: SocketAddr,
     credentials: Option<&Credentials>,
 ) -> Result<TlsStream<TcpStream>> {
+    handshake(TcpStream::connect(address).await?, credentials).await
+}
+
+async fn handshake(
+    tcp: TcpStream,
+    credentials: Option<&Credentials>,
+) -> Result<TlsStream<TcpStream>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
@@ -91,7 +107,6 @@ async fn connect(
         None => config.with_no_client_auth(),
         Some(one) => config.with_client_auth_cert(one.chain.clone(), one.key.clone_key())?,
     };
-    let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from("signet.test")?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp);
     Ok(timeout(PATIENCE, stream).await??)
