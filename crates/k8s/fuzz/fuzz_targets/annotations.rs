@@ -26,11 +26,8 @@ fuzz_target!(|text: &str| {
         assert!(ports.insert(upstream.local_port));
         assert!(!upstream.peers.is_empty());
         assert!(upstream.peers.iter().all(|peer| !peer.path().is_empty()));
-        assert!(
-            upstream
-                .host
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
-        );
+        let host = upstream.host.with_port(upstream.port);
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/[]".contains(&byte);
+        assert!(host.bytes().all(legal), "{host}");
     }
 });
