@@ -1,6 +1,7 @@
 //! See [`Metrics`].
 
 mod call;
+mod histogram;
 mod naming;
 mod summary;
 
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use crate::Tasks;
 use crate::pages::{self, Page};
 
+use histogram::Histogram;
 use naming::sanitize;
 use summary::Summary;
 
@@ -27,7 +29,7 @@ pub use call::{Call, Calls};
 
 /// The program's figures, in Prometheus' text format and under SPIRE's naming: `<prefix>_<name>`, counters without
 /// `_total`, samples as summaries (0.5, 0.9, 0.99 over the last ten seconds) in milliseconds, label values with every run of other
-/// characters than letters, digits and `_` replaced by one `_`.
+/// characters than letters, digits and `_` replaced by one `_`. Figures that SPIRE does not have may be histograms of seconds.
 ///
 /// A figure's kind is given by its first use.
 #[derive(Clone)]
@@ -47,6 +49,7 @@ enum Family {
     /// As the bits of an `f64`.
     Gauges(HashMap<Labels, Arc<AtomicU64>>),
     Summaries(HashMap<Labels, Arc<Mutex<Summary>>>),
+    Histograms(HashMap<Labels, Arc<Mutex<Histogram>>>),
 }
 
 impl Metrics {
@@ -113,6 +116,22 @@ impl Metrics {
     /// Adds one duration, in milliseconds, to a summary.
     pub fn elapsed(&self, name: &str, labels: &[(&str, &str)], elapsed: Duration) {
         self.sample(name, labels, elapsed.as_secs_f64() * 1e3);
+    }
+
+    /// Adds one duration, in seconds, to a histogram.
+    pub fn observe(&self, name: &str, labels: &[(&str, &str)], elapsed: Duration) {
+        let histogram = self.0.family(
+            name,
+            || Family::Histograms(HashMap::new()),
+            |family| match family {
+                Family::Histograms(all) => Some(all.entry(owned(labels)).or_default().clone()),
+                _ => None,
+            },
+        );
+        if let Some(histogram) = histogram {
+            let mut histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+            histogram.add(elapsed.as_secs_f64());
+        }
     }
 
     /// All figures, with `process_*`, in Prometheus' text format.
@@ -227,6 +246,13 @@ impl Inner {
                 self.each(summaries, |metric, summary| {
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     metric.set_summary(summary.encode(now));
+                })
+            }
+            Family::Histograms(histograms) => {
+                encoded.set_field_type(proto::MetricType::HISTOGRAM);
+                self.each(histograms, |metric, histogram| {
+                    let histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+                    metric.set_histogram(histogram.encode());
                 })
             }
         };
@@ -386,6 +412,24 @@ mod tests {
             "spire_agent_sign{status=\"Internal\",host=\"node_1_example\"} 1\n",
             "spire_agent_sign_elapsed_time_count{status=\"OK\",host=\"node_1_example\"} 2\n",
         ] {
+            assert!(text.contains(line), "{line} not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_histogram_is_shown_by_bucket() {
+        let metrics = metrics();
+        let elapsed = Duration::from_millis(2);
+        metrics.observe("admission_duration_seconds", &[("path", "/x")], elapsed);
+        let text = metrics.render();
+        let expected = [
+            "# TYPE spire_agent_admission_duration_seconds histogram\n",
+            "_bucket{path=\"_x\",host=\"node_1_example\",le=\"0.001\"} 0\n",
+            "_bucket{path=\"_x\",host=\"node_1_example\",le=\"0.0025\"} 1\n",
+            "_bucket{path=\"_x\",host=\"node_1_example\",le=\"+Inf\"} 1\n",
+            "_sum{path=\"_x\",host=\"node_1_example\"} 0.002\n",
+        ];
+        for line in expected {
             assert!(text.contains(line), "{line} not in:\n{text}");
         }
     }

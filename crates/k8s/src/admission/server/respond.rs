@@ -76,7 +76,7 @@ pub(super) async fn respond(request: Request<Incoming>, shared: &Shared) -> Resp
     let elapsed = started.elapsed();
     shared
         .metrics
-        .elapsed("admission_elapsed_time", &[("path", label)], elapsed);
+        .observe("admission_duration_seconds", &[("path", label)], elapsed);
     if outcome.status != StatusCode::OK {
         let (status, result) = (outcome.status.as_u16(), outcome.result);
         tracing::debug!(path = label, status, result, "review not answered");
