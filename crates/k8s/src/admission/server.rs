@@ -105,8 +105,9 @@ impl Default for Limits {
             body: 4 << 20,
             bodies: 64 << 20,
             request: Duration::from_secs(9),
-            connections: 1_024,
-            connections_per_peer: 128,
+            connections: 2_048,
+            // An API server has a connection for every review under way, and hundreds of them.
+            connections_per_peer: 640,
             greeting: Duration::from_secs(10),
             idle: Duration::from_secs(300),
             drain: Duration::from_secs(5),

@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use super::Shared;
 use super::respond::respond;
 
-/// Reviews at once on one HTTP/2 connection: an API server sends all of its over one.
+/// Reviews at once on one HTTP/2 connection. API servers speak HTTP/1.1 to webhooks; others may not.
 const STREAMS: u32 = 256;
 /// Bytes of headers in one request.
 const HEADERS: u32 = 16 << 10;
