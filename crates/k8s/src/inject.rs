@@ -136,28 +136,34 @@ pub struct Patched {
 /// Adds to a pod what it or its namespace asks for.
 #[must_use]
 pub fn inject(pod: &Value, namespace: &Namespace, rules: &Rules) -> Outcome {
+    inject_owned(pod.clone(), namespace, rules)
+}
+
+/// As [`inject`], into the pod itself: most of the time of a review would go into a copy.
+#[must_use]
+pub fn inject_owned(pod: Value, namespace: &Namespace, rules: &Rules) -> Outcome {
     match try_inject(pod, namespace, rules) {
         Ok(outcome) => outcome,
         Err(refusal) => Outcome::Refused(refusal),
     }
 }
 
-fn try_inject(pod: &Value, namespace: &Namespace, rules: &Rules) -> Result<Outcome, Refusal> {
-    let mode = match ask::mode(pod, namespace, rules) {
+fn try_inject(pod: Value, namespace: &Namespace, rules: &Rules) -> Result<Outcome, Refusal> {
+    let mode = match ask::mode(&pod, namespace, rules) {
         Ok(mode) => mode,
         Err(outcome) => return Ok(outcome),
     };
-    check_shape(pod)?;
-    let Some(status) = Status::of(pod) else {
+    check_shape(&pod)?;
+    let Some(status) = Status::of(&pod) else {
         return fresh(pod, mode, namespace, rules);
     };
-    if drift::differences(pod, &status, mode, namespace, rules)?.is_empty() {
+    if drift::differences(&pod, &status, mode, namespace, rules)?.is_empty() {
         return Ok(Outcome::Unchanged(Unchanged::AlreadyInjected));
     }
-    let base = apply::take_out(pod, &status);
-    match fresh(&base, mode, namespace, rules)? {
+    let base = apply::take_out(&pod, &status);
+    match fresh(base, mode, namespace, rules)? {
         Outcome::Patched(mut patched) => {
-            patched.patch = json_patch::diff(pod, &patched.pod);
+            patched.patch = json_patch::diff(&pod, &patched.pod);
             Ok(Outcome::Patched(patched))
         }
         other => Ok(other),
@@ -165,12 +171,7 @@ fn try_inject(pod: &Value, namespace: &Namespace, rules: &Rules) -> Result<Outco
 }
 
 /// Injects into a pod that has nothing of ours.
-fn fresh(
-    pod: &Value,
-    mode: Mode,
-    namespace: &Namespace,
-    rules: &Rules,
-) -> Result<Outcome, Refusal> {
+fn fresh(pod: Value, mode: Mode, namespace: &Namespace, rules: &Rules) -> Result<Outcome, Refusal> {
     let mut edit = Edit::new(pod);
     let overlay = match sidecar_name(mode) {
         Some(name) => apply::take_overlay(&mut edit, name)?,

@@ -1,5 +1,7 @@
 //! AdmissionReview, version `admission.k8s.io/v1`, in and out. Nothing else is understood.
 
+mod object;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -38,10 +40,9 @@ pub struct AdmissionRequest {
     /// Who asked the API server.
     #[serde(deserialize_with = "or_default")]
     pub user_info: UserInfo,
-    /// The object as it would be stored; none for DELETE.
+    /// The object as it would be stored, without its managed fields; none for DELETE.
+    #[serde(deserialize_with = "object::read")]
     pub object: Option<Value>,
-    /// The object as it is stored; none for CREATE.
-    pub old_object: Option<Value>,
     /// Nothing will come of the request: it must have no effect elsewhere either.
     #[serde(deserialize_with = "or_default")]
     pub dry_run: bool,
@@ -190,14 +191,6 @@ pub fn decode(body: &[u8]) -> Result<AdmissionRequest, ReviewError> {
         return Err(refuse(format!(
             "request.uid must have 1 to {MAX_UID} characters"
         )));
-    }
-    for (name, object) in [
-        ("object", &request.object),
-        ("oldObject", &request.old_object),
-    ] {
-        if object.as_ref().is_some_and(|object| !object.is_object()) {
-            return Err(refuse(format!("request.{name} is no JSON object")));
-        }
     }
     Ok(request)
 }

@@ -35,19 +35,20 @@ pub(crate) struct Additions {
 impl Additions {
     /// A short hash of everything that could be added.
     pub(crate) fn hash(&self) -> String {
-        let mut all = vec![json!([
+        let all = (
             self.mode,
-            self.volumes,
-            self.sidecar,
+            &self.volumes,
+            &self.sidecar,
             self.native,
-            self.mount,
-            self.env,
-            self.pull_secrets,
-        ])];
+            &self.mount,
+            &self.env,
+            &self.pull_secrets,
+        );
+        let mut all = serde_json::to_vec(&all).unwrap_or_default();
         // What most pods do not have is not in their hashes.
-        all.extend(self.capture.iter().map(|(container, _)| container.clone()));
-        let all: Vec<String> = all.iter().map(Value::to_string).collect();
-        let digest = digest::digest(&digest::SHA256, all.concat().as_bytes());
+        let capture = self.capture.iter();
+        all.extend(capture.flat_map(|(container, _)| container.to_string().into_bytes()));
+        let digest = digest::digest(&digest::SHA256, &all);
         identity::hex(&digest.as_ref()[..8])
     }
 

@@ -79,7 +79,7 @@ pub(crate) fn differences(
         ));
     }
     let base = apply::take_out(pod, status);
-    let wanted = match super::fresh(&base, mode, namespace, rules)? {
+    let wanted = match super::fresh(base, mode, namespace, rules)? {
         Outcome::Patched(patched) => patched,
         _ => return Ok(what),
     };

@@ -20,9 +20,9 @@ impl From<PatchError> for Refusal {
 }
 
 impl Edit {
-    pub(crate) fn new(pod: &Value) -> Self {
+    pub(crate) const fn new(pod: Value) -> Self {
         Self {
-            pod: pod.clone(),
+            pod,
             patch: Vec::new(),
         }
     }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn parents_are_made_and_names_escaped() {
         let original = json!({"metadata": {"annotations": null}, "spec": {}});
-        let mut edit = Edit::new(&original);
+        let mut edit = Edit::new(original.clone());
         edit.set(&["metadata", "annotations"], "a/b~c", json!("x"))
             .expect("set");
         edit.append(&["spec", "volumes"], json!(1)).expect("append");
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_pod_of_another_shape_is_refused() {
-        let mut edit = Edit::new(&json!({"spec": {"volumes": "none"}}));
+        let mut edit = Edit::new(json!({"spec": {"volumes": "none"}}));
         let refusal = edit
             .append(&["spec", "volumes"], json!(1))
             .expect_err("no list");

@@ -53,7 +53,6 @@ fn inj_16_a_review_is_read_and_unknown_fields_of_the_object_stay() {
         request.object.unwrap()["spec"]["futureField"],
         json!([1, null])
     );
-    assert_eq!(request.old_object, None);
     assert!(!request.dry_run);
 }
 
@@ -74,9 +73,32 @@ fn as_33_what_is_no_v1_review_is_refused_under_its_uid() {
     refused("/request/uid", json!(7), "no AdmissionReview");
     refused("/request/object", json!([1]), "request.object");
     refused("/request/object", json!("pod"), "request.object");
-    refused("/request/oldObject", json!(0), "request.oldObject");
     refused("/request/dryRun", json!("yes"), "no AdmissionReview");
     refused("/request/kind", json!(3), "no AdmissionReview");
+}
+
+#[test]
+fn managed_fields_are_left_out_and_nothing_else() {
+    let whole = json!({
+        "metadata": {
+            "name": "web",
+            "managedFields": [{"manager": "x", "fieldsV1": {"f:spec": {}}}],
+            "labels": {"managedFields": "stays"},
+        },
+        "managedFields": [1],
+        "spec": {"metadata": {"managedFields": [2]}, "containers": [{"name": "app", "ports": [1, 2.5, true, null]}]},
+    });
+    let mut review = review();
+    review["request"]["object"] = whole.clone();
+    let mut expected = whole;
+    expected["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("managedFields");
+    assert_eq!(decoded(&review).unwrap().object, Some(expected));
+    review["request"]["object"] = json!({"metadata": null, "spec": {}});
+    let object = decoded(&review).unwrap().object;
+    assert_eq!(object, Some(json!({"metadata": null, "spec": {}})));
 }
 
 #[test]
