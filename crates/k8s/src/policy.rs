@@ -57,10 +57,9 @@ fn member(map: &str, key: &str, other: &str) -> String {
     format!("(has({map}) && '{key}' in {map} ? {map}['{key}'] : {other})")
 }
 
-/// The value of the switch: the pod's label, its annotation, the namespace's label, its annotation.
+/// The value of the switch: the pod's label, its annotation, the namespace's label.
 fn switch() -> String {
-    let annotation = member(NAMESPACE_ANNOTATIONS, INJECT, "''");
-    let namespace = member("namespaceObject.metadata.labels", INJECT, &annotation);
+    let namespace = member("namespaceObject.metadata.labels", INJECT, "''");
     let annotation = member("object.metadata.annotations", INJECT, &namespace);
     member("object.metadata.labels", INJECT, &annotation)
 }

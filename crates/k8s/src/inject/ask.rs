@@ -22,10 +22,8 @@ pub(crate) fn mode(pod: &Value, namespace: &Namespace, rules: &Rules) -> Result<
             .and_then(Value::as_str)
     };
     let on_pod = label("/metadata/labels").or_else(|| label("/metadata/annotations"));
-    let on_namespace = namespace
-        .labels
-        .get(INJECT)
-        .or_else(|| namespace.annotations.get(INJECT));
+    // The API server asks about a silent pod by its namespace's labels: its annotations could not be heeded there.
+    let on_namespace = namespace.labels.get(INJECT);
     let excluded = rules.excludes(&namespace.name);
     let (switch, by_pod) = match (on_pod, on_namespace) {
         (Some(value), _) => (switch("pod", value), true),

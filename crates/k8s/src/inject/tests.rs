@@ -43,7 +43,7 @@ fn code(pod: &Value) -> &'static str {
     inject(pod, &shop(), &Rules::default()).code()
 }
 
-/// INJ-01: pod beats namespace, label beats annotation.
+/// INJ-01: pod beats namespace, label beats annotation, and of a namespace only the label counts.
 #[test]
 fn who_asks() {
     let values = [None, Some("enabled"), Some("disabled")];
@@ -68,7 +68,7 @@ fn who_asks() {
             };
             set(&mut namespace.labels, ns_label);
             set(&mut namespace.annotations, ns_annotation);
-            let expected = match label.or(*annotation).or(*ns_label).or(*ns_annotation) {
+            let expected = match label.or(*annotation).or(*ns_label) {
                 None => "not_asked",
                 Some("enabled") => "injected",
                 Some(_) => "disabled",
