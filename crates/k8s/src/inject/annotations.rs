@@ -16,11 +16,14 @@ pub use self::table::{ANNOTATIONS, Annotation, INJECT, MODE, STATUS};
 
 use self::table::{
     ALLOW, APP_PORT, CAPTURE_SKIP_CIDRS, CAPTURE_SKIP_INTERFACES, CAPTURE_SKIP_PORTS, CPU_LIMIT,
-    CPU_REQUEST, ENV, HOLD_APP, IMAGE, LOG_LEVEL, MEMORY_LIMIT, MEMORY_REQUEST, METRICS_PORT,
+    CPU_REQUEST, ENV, GRACE_PERIOD, HOLD_APP, IMAGE, LOG_LEVEL, MEMORY_LIMIT, MEMORY_REQUEST, METRICS_PORT,
     NATIVE_SIDECAR, PORT, PROTOCOL, PULL_POLICY, RUN_AS_USER, SKIP_CONTAINERS, STORAGE_LIMIT,
     STORAGE_REQUEST,
 };
 pub(crate) use self::table::{CAPTURE, UPSTREAMS};
+
+/// `terminationGracePeriodSeconds` of a pod that does not say.
+const GRACE_OF_PODS: u64 = 30;
 
 /// What the app speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,7 @@ pub(crate) struct Wanted {
     pub(crate) pull_policy: PullPolicy,
     pub(crate) log_level: String,
     pub(crate) user: Option<u32>,
+    pub(crate) grace: Option<u64>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) resources: Resources,
     pub(crate) warnings: Vec<String>,
@@ -93,6 +97,7 @@ impl Wanted {
                 .lenient(LOG_LEVEL, log_level)
                 .unwrap_or_else(|| rules.envoy.log_level.clone()),
             user: reader.lenient(RUN_AS_USER, user),
+            grace: reader.grace(pod, rules),
             env: reader.lenient(ENV, environment).unwrap_or_default(),
             resources: Resources::default(),
             warnings: Vec::new(),
@@ -160,6 +165,25 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// More than the pod has, or a hook that the cluster does not know, would make the API server refuse the pod.
+    fn grace(&mut self, pod: &Value, rules: &Rules) -> Option<u64> {
+        let wanted = self.lenient(GRACE_PERIOD, seconds)?;
+        if !rules.cluster.has_sleep_hooks() {
+            self.warnings.push(format!(
+                "annotation {GRACE_PERIOD} needs Kubernetes 1.30 or newer: left out"
+            ));
+            return None;
+        }
+        let pod = pod.pointer("/spec/terminationGracePeriodSeconds");
+        let longest = pod.and_then(Value::as_u64).unwrap_or(GRACE_OF_PODS);
+        if wanted > longest {
+            self.warnings.push(format!(
+                "annotation {GRACE_PERIOD}: {wanted}s is more than the pod's terminationGracePeriodSeconds: {longest}s is used"
+            ));
+        }
+        Some(wanted.min(longest)).filter(|seconds| *seconds > 0)
     }
 
     fn resources(&mut self, default: &Resources) -> Resources {
@@ -265,6 +289,16 @@ fn user(text: &str) -> Result<u32, Problem> {
         _ => Err(Problem(format!(
             "{text:?}: write a user ID from 1 to {}",
             i32::MAX
+        ))),
+    }
+}
+
+fn seconds(text: &str) -> Result<u64, Problem> {
+    let number = text.strip_suffix('s').unwrap_or(text);
+    match number.parse::<u32>() {
+        Ok(seconds) if seconds > 0 => Ok(u64::from(seconds)),
+        _ => Err(Problem(format!(
+            "{text:?}: write whole seconds, such as 10s"
         ))),
     }
 }

@@ -362,6 +362,8 @@ pub struct Versions {
 
 /// Native sidecars are on by default from here.
 const NATIVE_SINCE: (u32, u32) = (1, 29);
+/// Hooks that only wait are on by default from here.
+const SLEEP_SINCE: (u32, u32) = (1, 30);
 
 impl Versions {
     /// Reads `v1.37.1` or `1.29+k3s1`.
@@ -377,10 +379,16 @@ impl Versions {
     }
 
     pub(crate) fn has_native_sidecars(self) -> bool {
-        [self.server, self.oldest_kubelet]
-            .into_iter()
-            .flatten()
-            .all(|version| version >= NATIVE_SINCE)
+        self.are_since(NATIVE_SINCE)
+    }
+
+    pub(crate) fn has_sleep_hooks(self) -> bool {
+        self.are_since(SLEEP_SINCE)
+    }
+
+    fn are_since(self, first: (u32, u32)) -> bool {
+        let mut known = [self.server, self.oldest_kubelet].into_iter().flatten();
+        known.all(|version| version >= first)
     }
 }
 

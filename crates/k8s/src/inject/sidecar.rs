@@ -66,6 +66,10 @@ pub(crate) fn envoy(
         json!({"httpGet": ready, "periodSeconds": 1, "failureThreshold": 600, "timeoutSeconds": 2});
     container["readinessProbe"] =
         json!({"httpGet": ready, "periodSeconds": 5, "timeoutSeconds": 2});
+    if let Some(seconds) = wanted.grace {
+        // The image has no shell to wait with.
+        container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": seconds}}});
+    }
     container["volumeMounts"] = json!([socket_mount(), {"name": ENVOY, "mountPath": ADMIN_DIR}]);
     container
 }

@@ -23,6 +23,7 @@ pub(crate) const IMAGE: &str = "signet.dev/image";
 pub(crate) const PULL_POLICY: &str = "signet.dev/image-pull-policy";
 pub(crate) const LOG_LEVEL: &str = "signet.dev/log-level";
 pub(crate) const RUN_AS_USER: &str = "signet.dev/run-as-user";
+pub(crate) const GRACE_PERIOD: &str = "signet.dev/grace-period";
 pub(crate) const ENV: &str = "signet.dev/env";
 pub(crate) const CPU_REQUEST: &str = "signet.dev/cpu-request";
 pub(crate) const CPU_LIMIT: &str = "signet.dev/cpu-limit";
@@ -74,7 +75,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         "`enabled`, `disabled`, `socket`, `files` or `envoy`",
         "what the namespace says, else `disabled`",
         "envoy",
-        "The switch. Also a label, and also on the namespace; the pod beats the namespace, a label beats an annotation.",
+        "The switch. Also a label, which beats the annotation; and a label of the namespace, for pods that say nothing.",
     ),
     row(
         MODE,
@@ -82,7 +83,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         "`socket`, `files` or `envoy`",
         "what the namespace's annotation says, else `defaultMode`",
         "files",
-        "What `enabled` means. Also on the namespace.",
+        "What `enabled` means. Also an annotation of the namespace.",
     ),
     row(
         SKIP_CONTAINERS,
@@ -219,6 +220,14 @@ pub const ANNOTATIONS: &[Annotation] = &[
         "`envoy.user`; for files the app's own",
         "1000",
         "Whom the sidecar runs as. Left out where OpenShift assigns the IDs.",
+    ),
+    row(
+        GRACE_PERIOD,
+        "envoy",
+        "seconds",
+        "none",
+        "10s",
+        "How long Envoy goes on serving after the pod was told to end, for an app that still answers then; at most the pod's `terminationGracePeriodSeconds`. A native sidecar outlives the app anyway. Kubernetes 1.30 or newer.",
     ),
     row(
         ENV,

@@ -70,6 +70,41 @@ fn wrong_resources_warn() {
     assert_eq!(sidecar["securityContext"]["runAsUser"], 65532);
 }
 
+/// INJ-12: Envoy stays while the app still answers, and never longer than the pod may.
+#[test]
+fn envoy_goes_on_for_its_grace_period() {
+    let (old, new) = (Some((1, 29)), Some((1, 37)));
+    for (value, of_pod, kubelet, seconds, warnings) in [
+        ("10s", None, new, json!(10), 0),
+        ("10", Some(60), new, json!(10), 0),
+        ("45s", None, new, json!(30), 1),
+        ("45s", Some(5), new, json!(5), 1),
+        ("45s", Some(0), new, json!(null), 1),
+        ("10s", None, old, json!(null), 1),
+        ("0", None, new, json!(null), 1),
+        ("-1s", None, new, json!(null), 1),
+        ("1m", None, new, json!(null), 1),
+    ] {
+        let mut pod = with("envoy", &[("grace-period", value)]);
+        if let Some(seconds) = of_pod {
+            pod["spec"]["terminationGracePeriodSeconds"] = json!(seconds);
+        }
+        let mut rules = Rules::default();
+        rules.cluster.server = new;
+        rules.cluster.oldest_kubelet = kubelet;
+        let Outcome::Patched(patched) = inject(&pod, &shop(), &rules) else {
+            panic!("{value}: not injected");
+        };
+        let sidecar = &patched.pod["spec"]["initContainers"][0];
+        let hook = &sidecar["lifecycle"]["preStop"]["sleep"]["seconds"];
+        assert_eq!(
+            (hook, patched.warnings.len()),
+            (&seconds, warnings),
+            "{value} {of_pod:?}"
+        );
+    }
+}
+
 /// INJ-11.
 #[test]
 fn openshift_assigns_the_user() {
