@@ -6,17 +6,15 @@ pub mod config;
 mod events;
 mod handler;
 mod namespaces;
+mod versions;
 
 use std::net::SocketAddr;
 
-use k8s_openapi::api::core::v1::Node;
-use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::Client;
 use runtime::listen::bind_tcp;
 use runtime::{BoxError, Clock, Metrics, Readiness, Tasks};
 
 use crate::admission::server::{Routes, Server};
-use crate::inject::Versions;
 
 pub use config::Config;
 
@@ -62,8 +60,7 @@ pub async fn start(options: Options, tasks: &Tasks) -> Result<SocketAddr, BoxErr
     if let Some(address) = config.health_address {
         readiness.serve(bind_tcp(address).await?, "/live", "/ready", tasks);
     }
-    let mut rules = config.rules;
-    rules.cluster = versions(&client).await;
+    let rules = versions::keep(config.rules, client.clone(), tasks).await;
     let namespaces = namespaces::watch(client.clone(), synced, tasks);
     let events = events::start(client.clone(), identity, metrics.clone(), tasks);
     let handler = handler::Injector::new(rules, namespaces, events, metrics.clone());
@@ -74,34 +71,4 @@ pub async fn start(options: Options, tasks: &Tasks) -> Result<SocketAddr, BoxErr
     server.serve(routes, tls, config.limits, metrics, certified, tasks);
     tracing::info!(%address, path = config.path, "the injector listens");
     Ok(address)
-}
-
-/// What the cluster runs; what cannot be told is left open.
-async fn versions(client: &Client) -> Versions {
-    let server = match client.apiserver_version().await {
-        Ok(version) => Versions::parse(&version.git_version),
-        Err(error) => {
-            tracing::warn!(%error, "the API server's version is not known");
-            None
-        }
-    };
-    let nodes = Api::<Node>::all(client.clone())
-        .list(&ListParams::default())
-        .await;
-    let oldest_kubelet = match nodes {
-        Ok(nodes) => {
-            let versions = nodes
-                .into_iter()
-                .filter_map(|node| Versions::parse(&node.status?.node_info?.kubelet_version));
-            versions.min()
-        }
-        Err(error) => {
-            tracing::info!(%error, "the nodes are not read; the API server's version stands for theirs");
-            None
-        }
-    };
-    Versions {
-        server,
-        oldest_kubelet,
-    }
 }

@@ -40,6 +40,14 @@ pub(super) struct Events {
 }
 
 impl Events {
+    /// With nobody to write what is taken.
+    #[cfg(test)]
+    pub(super) fn queue(metrics: &Metrics) -> (Self, mpsc::Receiver<Notice>) {
+        let (notices, received) = mpsc::channel(QUEUE);
+        let metrics = metrics.clone();
+        (Self { notices, metrics }, received)
+    }
+
     pub(super) fn tell(&self, notice: Notice) {
         if self.notices.try_send(notice).is_err() {
             self.metrics.counter("events_dropped", &[]).increment();

@@ -1,17 +1,20 @@
 //! From a review of a pod to its answer.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::events::{Events, Notice, owner};
 use super::namespaces::Namespaces;
 use crate::admission::review::{AdmissionRequest, Answer};
 use crate::admission::server::{Handler, Handling, NoAnswer};
-use crate::inject::{Namespace, Outcome, REFUSALS, Rules, inject};
+use crate::inject::{Namespace, Outcome, REFUSALS, Rules, inject_owned};
 use runtime::Metrics;
 
 /// Injects.
 pub(super) struct Injector {
-    rules: Rules,
+    rules: watch::Receiver<Arc<Rules>>,
     namespaces: Namespaces,
     events: Events,
     metrics: Metrics,
@@ -19,7 +22,7 @@ pub(super) struct Injector {
 
 impl Injector {
     pub(super) fn new(
-        rules: Rules,
+        rules: watch::Receiver<Arc<Rules>>,
         namespaces: Namespaces,
         events: Events,
         metrics: Metrics,
@@ -37,13 +40,13 @@ impl Injector {
         }
     }
 
-    async fn answer(&self, request: AdmissionRequest) -> Result<Answer, NoAnswer> {
+    async fn answer(&self, mut request: AdmissionRequest) -> Result<Answer, NoAnswer> {
         let is_pod = request.kind.group.is_empty() && request.kind.kind == "Pod";
         if !is_pod || request.operation != "CREATE" || !request.sub_resource.is_empty() {
             self.skipped("not_a_new_pod");
             return Ok(Answer::allow());
         }
-        let Some(pod) = &request.object else {
+        let Some(pod) = request.object.take() else {
             return Ok(Answer::deny(
                 400,
                 "BadRequest",
@@ -55,8 +58,10 @@ impl Injector {
         Ok(self.decide(pod, &namespace, &request))
     }
 
-    fn decide(&self, pod: &Value, namespace: &Namespace, request: &AdmissionRequest) -> Answer {
-        match inject(pod, namespace, &self.rules) {
+    fn decide(&self, pod: Value, namespace: &Namespace, request: &AdmissionRequest) -> Answer {
+        let owner = owner(&pod, &request.namespace);
+        let rules = Arc::clone(&self.rules.borrow());
+        match inject_owned(pod, namespace, &rules) {
             Outcome::Patched(patched) => {
                 self.metrics.counter("mutated", &[]).increment();
                 Answer {
@@ -73,7 +78,7 @@ impl Injector {
                 let (code, message) = (refusal.code(), refusal.to_string());
                 self.skipped(code);
                 if !request.dry_run
-                    && let Some(owner) = owner(pod, &request.namespace)
+                    && let Some(owner) = owner
                 {
                     let message = message.clone();
                     self.events.tell(Notice {
@@ -83,7 +88,7 @@ impl Injector {
                     });
                 }
                 let message = format!("signet: not injected: {message}");
-                if self.rules.strict {
+                if rules.strict {
                     return Answer::forbidden(message);
                 }
                 Answer {
@@ -106,3 +111,6 @@ impl Handler for Injector {
         Box::pin(self.answer(request))
     }
 }
+
+#[cfg(test)]
+mod tests;

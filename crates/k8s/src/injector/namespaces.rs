@@ -69,6 +69,16 @@ pub(super) fn watch(client: Client, synced: Part, tasks: &Tasks) -> Namespaces {
 }
 
 impl Namespaces {
+    /// These, and an API server to ask about others.
+    #[cfg(test)]
+    pub(super) fn of(all: Vec<Namespace>, client: Client) -> Self {
+        let owned = |one: Namespace| (one.name.clone(), Arc::new(one));
+        Self {
+            known: Arc::new(RwLock::new(all.into_iter().map(owned).collect())),
+            api: Api::all(client),
+        }
+    }
+
     /// The namespace of this name. One that was made a moment ago is asked for.
     pub(super) async fn get(&self, name: &str) -> Result<Arc<Namespace>, String> {
         if let Some(found) = self.known(name) {
