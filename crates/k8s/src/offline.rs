@@ -4,6 +4,7 @@
 //! they began with.
 
 mod documents;
+mod pod_template;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,10 @@ use serde_json::Value;
 
 use crate::inject::{self, Drift, Namespace, Outcome, Refusal, Rules, Unchanged};
 
+use self::workload::Places;
+
 pub use self::documents::{Document, split};
+pub use self::pod_template::{PodTemplate, PodTemplateError};
 
 /// Manifests that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +145,7 @@ fn one_to_yaml(object: &Value) -> Result<String, OfflineError> {
 }
 
 /// Does `action` to every pod and pod template of a stream. Objects that name no namespace are in `namespace`; labels and
-/// annotations of namespaces are taken from the stream's Namespace objects.
+/// annotations of namespaces are taken from the stream's Namespace objects. Custom resources have pods where `templates` say.
 ///
 /// # Errors
 /// When a document is not YAML.
@@ -150,6 +154,7 @@ pub fn run(
     action: Action,
     namespace: &str,
     rules: &Rules,
+    templates: &[PodTemplate],
 ) -> Result<(String, Vec<Report>), OfflineError> {
     let mut parsed = Vec::new();
     let mut namespaces = BTreeMap::new();
@@ -167,6 +172,7 @@ pub fn run(
         namespace,
         namespaces,
         rules,
+        templates,
     };
     let (mut written, mut reports) = (String::with_capacity(text.len()), Vec::new());
     for (document, mut value) in parsed {
@@ -184,6 +190,7 @@ struct Run<'a> {
     namespace: &'a str,
     namespaces: BTreeMap<String, Namespace>,
     rules: &'a Rules,
+    templates: &'a [PodTemplate],
 }
 
 impl Run<'_> {
@@ -197,26 +204,64 @@ impl Run<'_> {
             }
             return changed;
         }
-        let Some(place) = workload::template(object) else {
-            return false;
+        let places = match workload::places(object, self.templates) {
+            None => return false,
+            Some(Places::Known(place)) => return self.place(object, place, None, reports),
+            Some(Places::Told(places)) => places,
         };
-        let name = workload::namespace_of(object)
-            .unwrap_or(self.namespace)
-            .to_owned();
-        let mut report = Report {
-            object: workload::told(object, &name),
+        if places.is_empty() {
+            let mut report = self.report(object, None);
+            report
+                .warnings
+                .push("the path of --pod-template leads to no pod template in it".to_owned());
+            reports.push(report);
+        }
+        let mut changed = false;
+        for place in &places {
+            // Several in one object are told apart.
+            let shown = (places.len() > 1).then_some(place.as_str());
+            changed |= self.place(object, place, shown, reports);
+        }
+        changed
+    }
+
+    fn namespace_of<'a>(&'a self, object: &'a Value) -> &'a str {
+        workload::namespace_of(object).unwrap_or(self.namespace)
+    }
+
+    fn report(&self, object: &Value, shown: Option<&str>) -> Report {
+        let mut told = workload::told(object, self.namespace_of(object));
+        if let Some(place) = shown {
+            told.push_str(&format!(" at {}", workload::dotted(place)));
+        }
+        Report {
+            object: told,
             verdict: Verdict::NotInjected,
-            warnings: workload::misplaced(object, place),
-        };
-        let namespace = self.namespaces.get(&name).cloned();
-        let namespace = namespace.unwrap_or_else(|| Namespace::named(&name));
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The pod or pod template at `place`: whether it was changed.
+    fn place(
+        &self,
+        object: &mut Value,
+        place: &str,
+        shown: Option<&str>,
+        reports: &mut Vec<Report>,
+    ) -> bool {
+        let mut report = self.report(object, shown);
+        report.warnings = workload::misplaced(object, place);
+        let name = self.namespace_of(object);
+        let namespace = self.namespaces.get(name).cloned();
+        let namespace = namespace.unwrap_or_else(|| Namespace::named(name));
         let pod = workload::pod(object, place);
         let changed = self.pod(&pod, &namespace, &mut report);
-        if let Some(pod) = changed.as_ref() {
+        reports.push(report);
+        let is_changed = changed.is_some();
+        if let Some(pod) = changed {
             workload::put(object, place, pod);
         }
-        reports.push(report);
-        changed.is_some()
+        is_changed
     }
 
     fn pod(&self, pod: &Value, namespace: &Namespace, report: &mut Report) -> Option<Value> {

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     let whole: String = split(text).iter().map(|document| document.text).collect();
     assert_eq!(whole, text);
-    let Ok((out, reports)) = run(text, Action::Inject, "default", &Rules::default()) else {
+    let Ok((out, reports)) = run(text, Action::Inject, "default", &Rules::default(), &[]) else {
         return;
     };
     if !reports
@@ -18,6 +18,6 @@ fuzz_target!(|text: &str| {
         assert_eq!(out, text);
     }
     // What was written can be read, and needs nothing more.
-    let (again, _) = run(&out, Action::Inject, "default", &Rules::default()).expect("own output");
+    let (again, _) = run(&out, Action::Inject, "default", &Rules::default(), &[]).expect("own output");
     assert_eq!(again, out);
 });

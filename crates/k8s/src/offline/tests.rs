@@ -35,7 +35,7 @@ body: |
 ";
 
 fn inject(text: &str) -> (String, Vec<Report>) {
-    run(text, Action::Inject, "default", &Rules::default()).expect("a stream")
+    run(text, Action::Inject, "default", &Rules::default(), &[]).expect("a stream")
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn untouched_documents_stay_and_changed_ones_keep_their_comments() {
     );
 
     let (back, reports) =
-        run(&text, Action::Uninject, "default", &Rules::default()).expect("a stream");
+        run(&text, Action::Uninject, "default", &Rules::default(), &[]).expect("a stream");
     assert_eq!(reports[0].verdict, Verdict::Uninjected);
     assert_eq!(
         parse(split(&back)[1].body()).expect("YAML"),
@@ -204,7 +204,8 @@ spec: {containers: [{name: a}]}
     assert!(reports[0].warnings[0].contains("move it to spec.template.metadata"));
     assert!(!reports[0].is_failure() && reports[1].is_failure());
     assert!(reports[1].to_string().contains("refused (no_ports)"));
-    let (_, compared) = run(stream, Action::Check, "default", &Rules::default()).expect("a stream");
+    let (_, compared) =
+        run(stream, Action::Check, "default", &Rules::default(), &[]).expect("a stream");
     assert!(compared[1].is_failure() && !compared[0].is_failure());
 }
 
@@ -215,6 +216,7 @@ fn what_is_no_yaml_is_told_with_its_place() {
         Action::Inject,
         "default",
         &Rules::default(),
+        &[],
     )
     .expect_err("no YAML");
     assert!(
@@ -237,4 +239,76 @@ proptest! {
             prop_assert!(document.text.ends_with(document.body()));
         }
     }
+}
+
+/// INJ-18: custom resources, by the paths that are given.
+#[test]
+fn custom_resources_by_path() {
+    const ROLLOUT: &str = "\
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: web, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {signet.dev/inject: socket}}
+    spec: {containers: [{name: app, image: web}]}
+---
+apiVersion: ray.io/v1
+kind: RayCluster
+metadata: {name: ray}
+spec:
+  headGroupSpec:
+    template: {spec: {containers: [{name: head, image: ray}]}}
+  workerGroupSpecs:
+  - template:
+      metadata: {annotations: {signet.dev/inject: socket}}
+      spec: {containers: [{name: worker, image: ray}]}
+";
+    let (text, reports) = inject(ROLLOUT);
+    assert_eq!(
+        (text.as_str(), reports.len()),
+        (ROLLOUT, 0),
+        "unknown kinds"
+    );
+    let templates = [
+        "rollouts.argoproj.io=.spec.template",
+        "RayCluster.ray.io=.spec.headGroupSpec.template",
+        "RayCluster.ray.io={.spec.workerGroupSpecs[*].template}",
+    ]
+    .map(|text| text.parse().expect(text));
+    let with = |text: &str, action| run(text, action, "default", &Rules::default(), &templates);
+    let (text, reports) = with(ROLLOUT, Action::Inject).expect("a stream");
+    let told: Vec<_> = reports.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "Rollout shop/web: injected (socket)",
+            "RayCluster default/ray at spec.headGroupSpec.template: unchanged: neither the pod nor its namespace asks for it",
+            "RayCluster default/ray at spec.workerGroupSpecs.0.template: injected (socket)",
+        ]
+    );
+    let rollout = parse(split(&text)[0].body()).expect("YAML");
+    let volume = &rollout["spec"]["template"]["spec"]["volumes"][0];
+    assert_eq!(volume["csi"]["driver"], "csi.spiffe.io");
+    let (back, _) = with(&text, Action::Uninject).expect("a stream");
+    for (before, after) in split(ROLLOUT).iter().zip(split(&back)) {
+        let parsed = |document: &Document<'_>| parse(document.body()).expect("YAML");
+        assert_eq!(parsed(before), parsed(&after));
+    }
+    let astray = ["rollouts.argoproj.io=.spec.tmplate"
+        .parse()
+        .expect("a path")];
+    let (_, reports) = run(
+        ROLLOUT,
+        Action::Inject,
+        "default",
+        &Rules::default(),
+        &astray,
+    )
+    .expect("a stream");
+    assert!(
+        reports[0].to_string().contains("leads to no pod template"),
+        "{}",
+        reports[0]
+    );
 }

@@ -4,22 +4,38 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::PodTemplate;
 use crate::inject::Namespace;
 use crate::inject::annotations::INJECT;
 
-/// Where the pod is in an object, from the top: empty for a Pod.
-type Place = &'static [&'static str];
+/// Where the pods and pod templates of an object are.
+pub(super) enum Places {
+    /// In an object of a kind of Kubernetes: a JSON pointer, empty for a Pod.
+    Known(&'static str),
+    /// In a custom resource.
+    Told(Vec<String>),
+}
 
-/// Where the pod or pod template of this object is; nothing for other kinds.
-pub(super) fn template(object: &Value) -> Option<Place> {
+/// Where the pods and pod templates of this object are; nothing for kinds that nobody knows.
+pub(super) fn places(object: &Value, told: &[PodTemplate]) -> Option<Places> {
     let version = object.get("apiVersion")?.as_str()?;
     let group = version.split_once('/').map_or("", |(group, _)| group);
-    match (group, object.get("kind")?.as_str()?) {
-        ("", "Pod") => Some(&[]),
+    let kind = object.get("kind")?.as_str()?;
+    if let Some(place) = known(group, kind) {
+        return Some(Places::Known(place));
+    }
+    let told = told.iter().filter(|one| one.is_of(group, kind));
+    let found: Vec<_> = told.map(|one| one.places(object)).collect();
+    (!found.is_empty()).then(|| Places::Told(found.concat()))
+}
+
+fn known(group: &str, kind: &str) -> Option<&'static str> {
+    match (group, kind) {
+        ("", "Pod") => Some(""),
         ("", "ReplicationController")
         | ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet")
-        | ("batch", "Job") => Some(&["spec", "template"]),
-        ("batch", "CronJob") => Some(&["spec", "jobTemplate", "spec", "template"]),
+        | ("batch", "Job") => Some("/spec/template"),
+        ("batch", "CronJob") => Some("/spec/jobTemplate/spec/template"),
         _ => None,
     }
 }
@@ -51,13 +67,9 @@ pub(super) fn told(object: &Value, namespace: &str) -> String {
     )
 }
 
-fn at(object: &Value, place: Place) -> &Value {
-    place.iter().fold(object, |value, key| &value[*key])
-}
-
 /// The pod, with metadata even where the template has none.
-pub(super) fn pod(object: &Value, place: Place) -> Value {
-    let mut pod = at(object, place).clone();
+pub(super) fn pod(object: &Value, place: &str) -> Value {
+    let mut pod = object.pointer(place).cloned().unwrap_or_default();
     if let Some(pod) = pod.as_object_mut()
         && pod.get("metadata").is_none_or(Value::is_null)
     {
@@ -67,15 +79,11 @@ pub(super) fn pod(object: &Value, place: Place) -> Value {
 }
 
 /// Puts the pod back where it was; a template's empty metadata are left out.
-pub(super) fn put(object: &mut Value, place: Place, pod: &Value) {
-    let mut slot = object;
-    for key in place {
-        let Some(next) = slot.get_mut(*key) else {
-            return;
-        };
-        slot = next;
-    }
-    *slot = pod.clone();
+pub(super) fn put(object: &mut Value, place: &str, pod: Value) {
+    let Some(slot) = object.pointer_mut(place) else {
+        return;
+    };
+    *slot = pod;
     if let Some(map) = slot.as_object_mut()
         && !place.is_empty()
         && map
@@ -87,19 +95,24 @@ pub(super) fn put(object: &mut Value, place: Place, pod: &Value) {
     }
 }
 
+/// A JSON pointer as people write it.
+pub(super) fn dotted(place: &str) -> String {
+    place.trim_start_matches('/').replace('/', ".")
+}
+
 /// The switch on the workload rather than on its pods does nothing, which is easily overlooked.
-pub(super) fn misplaced(object: &Value, place: Place) -> Vec<String> {
+pub(super) fn misplaced(object: &Value, place: &str) -> Vec<String> {
     let has = |value: &Value| {
         ["labels", "annotations"]
             .iter()
             .any(|kind| value["metadata"][*kind].get(INJECT).is_some())
     };
-    if place.is_empty() || !has(object) || has(at(object, place)) {
+    if place.is_empty() || !has(object) || object.pointer(place).is_some_and(has) {
         return Vec::new();
     }
     vec![format!(
         "{INJECT} stands on the workload, not on its pods: move it to {}.metadata",
-        place.join(".")
+        dotted(place)
     )]
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use k8s::inject::Rules;
-use k8s::offline::{self, Action};
+use k8s::offline::{self, Action, PodTemplate};
 
 use super::rules::RulesArgs;
 use crate::output::{Report, counted, say};
@@ -42,6 +42,10 @@ struct Input {
         default_value = "default"
     )]
     namespace: String,
+    /// Where a custom resource has its pod template: `<resource>.<group>=<path>`, such as
+    /// `rollouts.argoproj.io=.spec.template`; `[*]` is every item. May be given several times
+    #[arg(long = "pod-template", value_name = "RESOURCE=PATH")]
+    pod_templates: Vec<PodTemplate>,
     /// Tell only of what was changed or needs a look
     #[arg(short = 'q', long = "quiet")]
     quiet: bool,
@@ -79,7 +83,8 @@ impl Input {
             }
             stream.push_str(&text);
         }
-        let (text, reports) = offline::run(&stream, action, &self.namespace, rules)?;
+        let (text, reports) =
+            offline::run(&stream, action, &self.namespace, rules, &self.pod_templates)?;
         let (mut told, mut failures) = (String::new(), 0);
         for report in &reports {
             failures += i64::from(report.is_failure());
