@@ -1,6 +1,6 @@
 """Renders the charts with every helm over many values, and looks at what comes out.
 
-    check.py --helm HELM [--helm HELM …] [--signet SIGNET]
+    check.py --helm HELM [--helm HELM …] [--signet SIGNET] [--released VERSION]
 
 Prints one line per finding and a count at the end; ends with 1 when there was a finding.
 """
@@ -10,6 +10,7 @@ import concurrent.futures
 import hashlib
 import json
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
@@ -19,6 +20,7 @@ import cases
 import figures
 import policy
 import schemas
+import upgrade
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "signet"
@@ -32,9 +34,9 @@ def run(*command):
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
 
 
-def template(helm, case, *more):
+def template(helm, case, *more, chart=CHART):
     release = RELEASES.get(case.stem, "signet")
-    return run(helm, "template", release, CHART, "--namespace", "spire-system", "--kube-version", "1.34.0", "--values", case, *more)
+    return run(helm, "template", release, chart, "--namespace", "spire-system", "--kube-version", "1.34.0", "--values", case, *more)
 
 
 def documents(text):
@@ -47,7 +49,7 @@ class Checks:
         self.signet = signet
         self.folder = folder
         self.findings = []
-        self.counts = {"renderings": 0, "documents": 0, "configurations": 0, "refusals": 0}
+        self.counts = {"renderings": 0, "documents": 0, "configurations": 0, "refusals": 0, "upgrades": 0}
         self.seen = {}
         self.confs = {}
         crds = [yaml.load(path.read_text(), Loader=LOADER) for path in sorted((ROOT / "manifests" / "crds").glob("*.yaml"))]
@@ -114,6 +116,7 @@ class Checks:
             "server.conf": ("server", "validate", "-config"),
             "agent.conf": ("agent", "validate", "-config"),
             "controller.yaml": ("k8s", "controller", "--validate", "--config"),
+            "injector.yaml": ("k8s", "injector", "--validate", "--config"),
         }
         for (key, text), case in self.confs.items():
             if self.signet is None or key not in programs:
@@ -124,6 +127,26 @@ class Checks:
             self.counts["configurations"] += 1
             if answer.returncode:
                 self.finding(case, f"{key}: {answer.stderr}")
+
+    def upgrades(self, files):
+        """From each release to this chart, and from this chart to itself under a later number."""
+        later = self.folder / "later"
+        shutil.copytree(CHART, later)
+        metadata = yaml.safe_load((later / "Chart.yaml").read_text())
+        (later / "Chart.yaml").write_text(yaml.safe_dump({**metadata, "version": "99.9.9", "appVersion": "99.9.9"}))
+        renderings = {}
+        for case in (case for case in files if case.stem in upgrade.KEPT):
+            now, then = (documents(template(self.helms[0], case, chart=chart).stdout) for chart in (CHART, later))
+            renderings[case.stem] = now
+            self.counts["upgrades"] += 1
+            for problem in upgrade.problems(upgrade.fixed(now), upgrade.fixed(then)):
+                self.finding(f"{case.stem} under a later number", problem)
+        for version, cases_then in upgrade.released():
+            for case, then in cases_then.items():
+                self.counts["upgrades"] += 1
+                for problem in upgrade.problems(then, upgrade.fixed(renderings.get(case, []))):
+                    self.finding(f"{case} since {version}", problem)
+        return renderings
 
     def crds(self):
         """The chart of the definitions holds those of manifests/crds, byte for byte."""
@@ -160,9 +183,19 @@ class Checks:
                 {**role, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create"]}]},
                 lambda one: policy.problems([one]),
             ),
+            ("by name only", {
+                **role, "metadata": {"name": "x", "labels": {"app.kubernetes.io/name": "signet-injector"}},
+                "rules": [{"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"], "verbs": ["patch"]}],
+            }, lambda one: policy.problems([one])),
+            ("role of a namespace", {**role, "kind": "Role", "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}, lambda one: policy.problems([one])),
             ("hook", {**role, "rules": [], "metadata": {"name": "x", "annotations": {"helm.sh/hook": "pre-install"}}}, lambda one: policy.problems([one])),
         ]:
             if not check(document):
+                self.finding("controls", f"nobody finds: {what}")
+        old = {"kind": "Deployment", "metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"a": "b"}}}}
+        new = {**old, "spec": {"selector": {"matchLabels": {"a": "c"}}}}
+        for what, later in (("a changed selector", [new]), ("a removed object", [])):
+            if not list(upgrade.problems(upgrade.fixed([old]), upgrade.fixed(later))):
                 self.finding("controls", f"nobody finds: {what}")
         for server in (True, False):
             path = self.folder / "wrong.conf"
@@ -175,6 +208,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--helm", type=pathlib.Path, action="append", required=True)
     parser.add_argument("--signet", type=pathlib.Path)
+    parser.add_argument("--released", metavar="VERSION")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -190,10 +224,13 @@ def main():
         for name, (values, expected) in cases.BAD.items():
             checks.refused(name, values, expected)
         checks.configurations()
+        renderings = checks.upgrades(files)
         checks.crds()
         checks.controls()
         for problem in figures.problems(ROOT):
             checks.finding("figures", problem)
+    if arguments.released:
+        upgrade.write(arguments.released, renderings)
     for finding in checks.findings:
         print(finding)
     counts = ", ".join(f"{count} {what}" for what, count in checks.counts.items())

@@ -43,7 +43,7 @@ def problems(root):
         for name in re.findall(r"\b(?:spire_server|spire_agent|signet_injector|signet_controller)_[a-z0-9_]+", expression):
             if name in recorded or name in PREFIXES:
                 continue
-            bare = re.sub(r"_elapsed_time$", "", re.sub(r"^[a-z]+_[a-z]+_", "", name))
+            bare = re.sub(r"_elapsed_time$|_bucket$", "", re.sub(r"^[a-z]+_[a-z]+_", "", name))
             # Figures of gRPC methods are named by the method's path.
             if not bare.startswith("rpc_") and f'"{bare}"' not in source:
                 yield f"{where}: no program has {name}"

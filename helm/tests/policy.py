@@ -5,21 +5,47 @@ import re
 
 RESTRICTED = {"signet-injector", "spire-server"}
 NODE = {"spire-agent", "spiffe-csi-driver"}
-# (API group, resource) that may be written cluster-wide, and whether only by name.
-CLUSTER_WRITES = {
-    ("authentication.k8s.io", "tokenreviews"): False,
-    ("events.k8s.io", "events"): False,
-    ("spire.spiffe.io", "clusterspiffeids/status"): False,
-    ("spire.spiffe.io", "clusterstaticentries/status"): False,
-    ("spire.spiffe.io", "clusterfederatedtrustdomains/status"): False,
-    ("signet.dev", "workloadspiffeids/status"): False,
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): True,
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): True,
-    ("", "configmaps"): True,
-    ("certificates.k8s.io", "clustertrustbundles"): True,
-    ("certificates.k8s.io", "signers"): True,
+# What each component may ask the API server for: kind of role, then group/resource, then verbs. `!`: by name only.
+GRANTS = {
+    "spire-server": {"ClusterRole": {"authentication.k8s.io/tokenreviews": "create", "/pods": "get", "/nodes": "get"}},
+    "spire-agent": {"ClusterRole": {"/nodes/pods": "get", "/nodes/proxy": "get"}},
+    "signet-injector": {
+        "ClusterRole": {
+            "/namespaces": "get list watch",
+            "/nodes": "list",
+            "events.k8s.io/events": "create patch",
+            "admissionregistration.k8s.io/mutatingwebhookconfigurations!": "get list watch patch",
+        }
+    },
+    "spire-controller-manager": {
+        "ClusterRole": {
+            "/pods": "get list watch",
+            "/nodes": "get list watch",
+            "/namespaces": "get list watch",
+            "/endpoints": "get list watch",
+            "discovery.k8s.io/endpointslices": "get list watch",
+            "spire.spiffe.io/clusterspiffeids": "get list watch",
+            "spire.spiffe.io/clusterstaticentries": "get list watch",
+            "spire.spiffe.io/clusterfederatedtrustdomains": "get list watch",
+            "spire.spiffe.io/clusterspiffeids/status": "update patch",
+            "spire.spiffe.io/clusterstaticentries/status": "update patch",
+            "spire.spiffe.io/clusterfederatedtrustdomains/status": "update patch",
+            "events.k8s.io/events": "create patch",
+            "admissionregistration.k8s.io/validatingwebhookconfigurations!": "get list watch patch",
+            "signet.dev/workloadspiffeids": "get list watch",
+            "signet.dev/workloadspiffeids/status": "update patch",
+            "/configmaps!": "get list watch create patch",
+            "certificates.k8s.io/signers!": "attest",
+            "certificates.k8s.io/clustertrustbundles!": "get list watch create patch",
+        },
+        "Role": {
+            "coordination.k8s.io/leases": "create",
+            "coordination.k8s.io/leases!": "get update patch",
+            "/configmaps": "create",
+            "/configmaps!": "get list watch create patch",
+        },
+    },
 }
-READS = {"get", "list", "watch"}
 
 
 def name(document):
@@ -40,34 +66,40 @@ def problems(documents):
         check = CHECKS.get(document["kind"])
         if check:
             found += [f"{name(document)}: {problem}" for problem in check(document)]
-    found += [*budgets(documents), *references(documents), *bundle_rights(documents)]
+    found += [*budgets(documents), *references(documents), *bundle_rights(documents), *node_access(documents)]
     return found
 
 
 def role(document):
+    component = document["metadata"].get("labels", {}).get("app.kubernetes.io/name")
+    grants = GRANTS.get(component, {}).get(document["kind"], {})
     for rule in document["rules"]:
-        words = rule.get("apiGroups", []) + rule.get("resources", []) + rule["verbs"] + rule.get("nonResourceURLs", [])
-        if "*" in words:
-            yield f"a wildcard: {rule}"
-        if {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"]):
-            yield f"a verb that gives more than it says: {rule}"
+        if rule.get("nonResourceURLs"):
+            yield f"may ask for paths: {rule}"
         for group in rule.get("apiGroups", []):
             for resource in rule.get("resources", []):
-                yield from grant(document, rule, group, resource)
+                granted = set(grants.get(f"{group}/{resource}", "").split())
+                if rule.get("resourceNames"):
+                    granted |= set(grants.get(f"{group}/{resource}!", "").split())
+                if more := set(rule["verbs"]) - granted:
+                    yield f"{component} may {' '.join(sorted(more))} {group}/{resource}"
 
 
-def grant(document, rule, group, resource):
-    if resource.split("/")[0] in ("secrets", "serviceaccounts"):
-        yield f"may touch {resource}"
-    if document["kind"] == "Role":
-        return
-    if resource == "configmaps" and not rule.get("resourceNames"):
-        yield "may touch every config map"
-    if set(rule["verbs"]) - READS:
-        if (group, resource) not in CLUSTER_WRITES:
-            yield f"may write {resource} cluster-wide"
-        elif CLUSTER_WRITES[group, resource] and not rule.get("resourceNames"):
-            yield f"may write every one of {resource}"
+def node_access(documents):
+    """On OpenShift, whoever needs the node has leave, and nobody else."""
+    accounts = {
+        (document["metadata"]["namespace"], document["spec"]["template"]["spec"]["serviceAccountName"])
+        for document in documents
+        if document["kind"] == "DaemonSet"
+    }
+    bound = {
+        (subject["namespace"], subject["name"])
+        for document in documents
+        if document["kind"] == "RoleBinding" and document["roleRef"]["name"].startswith("system:openshift:scc:")
+        for subject in document["subjects"]
+    }
+    if bound and bound != accounts:
+        yield f"SCC for {sorted(bound)}, needed by {sorted(accounts)}"
 
 
 def webhooks(document):
