@@ -11,6 +11,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod domain;
 pub mod envoy;
+pub mod injector;
 pub mod installation;
 pub mod kubelet;
 pub mod load;

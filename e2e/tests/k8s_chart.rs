@@ -160,6 +160,8 @@ async fn an_injector_that_is_away_holds_up_only_pods_that_asked() -> Result<()> 
         (&plain, Some("enabled"), None, true),
         (&plain, Some("envoy"), None, true),
         (&plain, Some("disabled"), None, false),
+        (&plain, Some("false"), None, false),
+        (&plain, None, Some("false"), false),
         (&plain, None, Some("socket"), true),
         (&plain, None, Some("disabled"), false),
         (&plain, Some("disabled"), Some("enabled"), false),
