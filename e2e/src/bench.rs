@@ -9,6 +9,7 @@ pub mod idle;
 pub mod issue;
 pub mod streams;
 pub mod usage;
+pub mod webhook;
 
 use std::fmt;
 use std::path::Path;

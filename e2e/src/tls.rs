@@ -87,7 +87,11 @@ pub async fn chain(address: SocketAddr) -> Result<Vec<Certificate>> {
         .collect()
 }
 
-async fn connect(
+/// Connects, takes any server, and shows `credentials`.
+///
+/// # Errors
+/// When the handshake fails.
+pub(crate) async fn connect(
     address: SocketAddr,
     credentials: Option<&Credentials>,
 ) -> Result<TlsStream<TcpStream>> {

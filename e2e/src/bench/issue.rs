@@ -285,7 +285,7 @@ fn seconds_to_verify() -> Result<f64> {
 
 /// How long one call takes on a core, while each other core does the same: two that share a physical core, as the
 /// server's threads may, are slower than one alone.
-fn seconds(call: impl Fn(usize) -> Result<()> + Sync) -> Result<f64> {
+pub(super) fn seconds(call: impl Fn(usize) -> Result<()> + Sync) -> Result<f64> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..cores).map(|_| scope.spawn(|| best(&call))).collect();

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use e2e::bench::{Report, agent, entries, floor, idle, issue, streams, usage};
+use e2e::bench::{Report, agent, entries, floor, idle, issue, streams, usage, webhook};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -45,6 +45,10 @@ async fn main() -> Result<()> {
     if wanted("g") {
         eprintln!("row g: registering entries");
         entries::run(&mut report).await?;
+    }
+    if wanted("h") {
+        eprintln!("row h: the injector's webhook");
+        webhook::run(&mut report).await?;
     }
     if wanted("j") {
         eprintln!("row j: the programs with nothing to do");
