@@ -18,6 +18,7 @@ fuzz_target!(|text: &str| {
         assert_eq!(out, text);
     }
     // What was written can be read, and needs nothing more.
-    let (again, _) = run(&out, Action::Inject, "default", &Rules::default(), &[]).expect("own output");
+    let (again, _) =
+        run(&out, Action::Inject, "default", &Rules::default(), &[]).expect("own output");
     assert_eq!(again, out);
 });

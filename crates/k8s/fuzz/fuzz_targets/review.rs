@@ -23,7 +23,8 @@ fuzz_target!(|body: &[u8]| {
     let mut answer = Answer::allow();
     match inject(&pod, &namespace, &Rules::default()) {
         Outcome::Patched(patched) => {
-            let patch: Patch = serde_json::from_slice(&serde_json::to_vec(&patched.patch).unwrap()).unwrap();
+            let patch: Patch =
+                serde_json::from_slice(&serde_json::to_vec(&patched.patch).unwrap()).unwrap();
             let mut by_patch = pod;
             json_patch::patch(&mut by_patch, &patch).expect("the patch fits");
             assert_eq!(by_patch, patched.pod);

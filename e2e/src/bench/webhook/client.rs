@@ -10,10 +10,14 @@ use http::header::{CONTENT_TYPE, HOST};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 
 use crate::tls;
 
 type Connection = SendRequest<Full<Bytes>>;
+
+/// Reviews under way at once: an API server takes so many requests that change something. The others wait, and that counts.
+const UNDER_WAY: usize = 200;
 
 /// The client, and the one review it asks about.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub(super) struct Client {
     address: SocketAddr,
     pub(super) review: Bytes,
     idle: Mutex<Vec<Connection>>,
+    under_way: Semaphore,
 }
 
 impl Client {
@@ -29,11 +34,13 @@ impl Client {
             address,
             review,
             idle: Mutex::default(),
+            under_way: Semaphore::new(UNDER_WAY),
         })
     }
 
     /// Asks once; gives the answer.
     pub(super) async fn ask(&self) -> Result<Bytes> {
+        let _under_way = self.under_way.acquire().await?;
         let mut connection = match self.take() {
             Some(connection) => connection,
             None => self.dial().await?,
