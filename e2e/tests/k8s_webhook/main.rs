@@ -1,5 +1,9 @@
 //! K3: the injector's webhook on a real API server: its certificate changes, its caBundle is edited, and it goes away;
 //! and it lives beside another tool's.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test beside real processes lives on plain tasks"
+)]
 
 mod other;
 
