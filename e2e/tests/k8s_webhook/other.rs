@@ -1,10 +1,5 @@
 //! Another tool's mutating webhook: it adds a container to whatever pod has none of that name.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a test stops all its tasks by ending"
-)]
-
 use std::convert::Infallible;
 use std::sync::Arc;
 
