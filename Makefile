@@ -31,7 +31,7 @@ docs:
 	cargo doc --workspace --no-deps
 
 # The figures, each beside its limit; also in bench-report.json. `make bench ROWS="c e"` for some.
-bench: tools
+bench: tools $(if $(ROWS),$(if $(filter h,$(ROWS)),envoy controlplane),envoy controlplane)
 	cargo build --release --workspace --bins
 	SIGNET_BIN=$(target)/release/signet $(target)/release/bench $(ROWS)
 

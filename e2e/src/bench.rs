@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod bare;
+pub mod controller;
 pub mod entries;
 pub mod floor;
 pub mod h2;

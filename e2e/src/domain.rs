@@ -282,6 +282,12 @@ impl Domain {
         self.server_port
     }
 
+    /// How often agents ask the server for changes.
+    #[must_use]
+    pub fn sync_interval(&self) -> Duration {
+        self.settings.sync_interval
+    }
+
     /// A file in the domain's folder.
     ///
     /// # Errors

@@ -97,6 +97,7 @@ impl Installation {
         let config = objects::agent_config(
             &self.domain.id("").replace("spiffe://", ""),
             self.domain.server_port(),
+            self.domain.sync_interval(),
         );
         cluster
             .apply(&json!({

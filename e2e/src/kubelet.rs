@@ -45,6 +45,8 @@ use crate::wait::PATIENCE;
 
 pub use images::{Image, Images};
 
+pub(crate) use node::keep_alive;
+
 use node::Node;
 
 /// What differs between one node and another.
@@ -117,7 +119,7 @@ impl Kubelet {
         let port = server::start(Arc::clone(&node), cluster, &mut tasks).await?;
         node.register().await?;
         cluster.lead_into(node.network());
-        tasks.spawn(Arc::clone(&node).keep_alive());
+        tasks.spawn(keep_alive(node.client(), node.name().to_owned()));
         tasks.spawn(scheduler::run(Arc::clone(&node)));
         tasks.spawn(services::run(Arc::clone(&node), cluster.port()));
         tasks.spawn(csi::run(Arc::clone(&node)));

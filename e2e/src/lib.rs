@@ -9,6 +9,7 @@ pub mod app;
 pub mod bench;
 pub mod binaries;
 pub mod cluster;
+pub mod controller;
 pub mod domain;
 pub mod envoy;
 pub mod injector;

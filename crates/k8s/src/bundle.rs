@@ -1,7 +1,7 @@
 //! The server's trust bundle in the cluster: a ConfigMap in its own namespace and in those that a selector takes, and a
 //! ClusterTrustBundle where the cluster has them (CTL-20).
 //!
-//! A loop owns the pure [`plan`]: watches and the server's bundle go in, server-side applies come out, under a field manager of
+//! A loop owns the pure `plan`: watches and the server's bundle go in, server-side applies come out, under a field manager of
 //! its own. The leader alone writes. A namespace that is no longer selected keeps what it has.
 
 pub mod config;

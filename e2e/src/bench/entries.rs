@@ -83,7 +83,8 @@ where
     Ok(per_second(started.elapsed().as_secs_f64()))
 }
 
-async fn create(socket: std::path::PathBuf, calls: Vec<Numbers>) -> Result<()> {
+/// Creates entries `bench-{number}`, one call for each range.
+pub(super) async fn create(socket: std::path::PathBuf, calls: Vec<Numbers>) -> Result<()> {
     let mut client = EntryClient::new(testkit::local_channel(&socket));
     for numbers in calls {
         let request = BatchCreateEntryRequest {

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use e2e::bench::{Report, agent, entries, floor, idle, issue, streams, usage, webhook};
+use e2e::bench::{Report, agent, controller, entries, floor, idle, issue, streams, usage, webhook};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -49,6 +49,10 @@ async fn main() -> Result<()> {
     if wanted("h") {
         eprintln!("row h: the injector's webhook");
         webhook::run(&mut report).await?;
+        eprintln!("row h: the controller, from a pod to its entry and its SVID");
+        if let Some(why) = controller::run(&mut report).await? {
+            eprintln!("row h, SVIDs in pods: not run: {why}");
+        }
     }
     if wanted("j") {
         eprintln!("row j: the programs with nothing to do");

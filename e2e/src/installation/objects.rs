@@ -1,6 +1,7 @@
 //! The Kubernetes objects that Signet's programs need, and their configurations.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -80,7 +81,8 @@ pub(super) fn node_attestor(kubeconfig: &Path) -> String {
     )
 }
 
-pub(super) fn agent_config(trust_domain: &str, server_port: u16) -> String {
+pub(super) fn agent_config(trust_domain: &str, server_port: u16, sync: Duration) -> String {
+    let sync = sync.as_millis();
     format!(
         r#"agent {{
   trust_domain = "{trust_domain}"
@@ -91,7 +93,7 @@ pub(super) fn agent_config(trust_domain: &str, server_port: u16) -> String {
   log_level = "DEBUG"
   trust_bundle_path = "/run/spire/config/bundle.crt"
   experimental {{
-    sync_interval = "1s"
+    sync_interval = "{sync}ms"
   }}
 }}
 plugins {{

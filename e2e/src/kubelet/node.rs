@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::ApiResource;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -149,39 +149,6 @@ impl Node {
         Ok(())
     }
 
-    /// Renews the node's Lease, without which the controllers take the node for dead.
-    pub(super) async fn keep_alive(self: Arc<Self>) {
-        let kind = ApiResource::erase::<k8s_openapi::api::coordination::v1::Lease>(&());
-        let leases: Api<DynamicObject> =
-            Api::namespaced_with(self.client(), "kube-node-lease", &kind);
-        loop {
-            let now = Timestamp::now();
-            let lease = json!({
-                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                "metadata": {"name": self.name},
-                "spec": {
-                    "holderIdentity": self.name, "leaseDurationSeconds": 40,
-                    "renewTime": format!("{now:.6}"),
-                },
-            });
-            let existing = leases.get_opt(&self.name).await;
-            let _ = match existing {
-                Ok(Some(_)) => leases
-                    .patch(&self.name, &PatchParams::default(), &Patch::Merge(&lease))
-                    .await
-                    .map(drop),
-                _ => match serde_json::from_value(lease) {
-                    Ok(lease) => leases
-                        .create(&PostParams::default(), &lease)
-                        .await
-                        .map(drop),
-                    Err(_) => Ok(()),
-                },
-            };
-            tokio::time::sleep(HEARTBEAT).await;
-        }
-    }
-
     /// A network namespace for a pod, and its address.
     pub(super) async fn sandbox(&self, uid: &str) -> Result<(Tethered, Ipv4Addr)> {
         let ready = self.folder.path().join(format!("held-{uid}"));
@@ -288,6 +255,25 @@ impl std::fmt::Debug for Node {
             .field("name", &self.name)
             .field("root", &self.root)
             .finish_non_exhaustive()
+    }
+}
+
+/// Renews a node's Lease, without which the controllers take the node for dead.
+pub(crate) async fn keep_alive(client: Client, name: String) {
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    let ours = PatchParams::apply("kubelet").force();
+    loop {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name},
+            "spec": {
+                "holderIdentity": name, "leaseDurationSeconds": 40,
+                "renewTime": format!("{:.6}", Timestamp::now()),
+            },
+        });
+        // What fails is tried again with the next beat.
+        let _ = leases.patch(&name, &ours, &Patch::Apply(&lease)).await;
+        tokio::time::sleep(HEARTBEAT).await;
     }
 }
 
