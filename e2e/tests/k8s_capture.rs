@@ -173,7 +173,14 @@ async fn captured_pods_speak_mtls_and_nobody_else_gets_in() -> Result<()> {
         says(&shop.frontend.place, address, "hello nobody").await?;
     }
 
-    // The app of the other pod connects as ever, and is known by its SVID.
+    // The app of the other pod connects as ever, and is known by its SVID. An Envoy is ready before it has one.
+    let [first, _] = shop.at(8080);
+    wait::until("both Envoys to have their SVIDs", || async {
+        let answer = shop.frontend.place.get(first, "/").await?;
+        Ok((answer.status == 200).then_some(()))
+    })
+    .await?;
+    let before = connections(&shop).await?;
     for address in shop.at(8080) {
         says(
             &shop.frontend.place,
@@ -185,7 +192,12 @@ async fn captured_pods_speak_mtls_and_nobody_else_gets_in() -> Result<()> {
     let [tcp, _] = shop.at(9000);
     says(&shop.frontend.place, tcp, "hello nobody").await?;
 
-    one_connection_each(&shop).await?;
+    // What Envoy sends goes to its peer: were it redirected, Envoy would take more connections than the app has made.
+    let after = connections(&shop).await?;
+    ensure!(
+        after == before.map(|seen| seen + 1),
+        "{before:?} connections became {after:?} for one of the app's each"
+    );
     callers_are_told_apart(&shop).await?;
     nothing_comes_back_for_ever(&shop).await
 }
@@ -218,25 +230,23 @@ async fn callers_are_told_apart(shop: &Shop) -> Result<()> {
     Ok(())
 }
 
-/// What Envoy sends goes to its peer: were it redirected, Envoy would take more connections than the app has made.
-async fn one_connection_each(shop: &Shop) -> Result<()> {
-    for (figure, upstream) in [
+/// How many connections the frontend's Envoy has taken for each of its upstreams.
+async fn connections(shop: &Shop) -> Result<[u64; 3]> {
+    let mut seen = [0; 3];
+    for (count, (figure, upstream)) in seen.iter_mut().zip([
         ("envoy_http_downstream_cx_total", "upstream_9090"),
         ("envoy_http_downstream_cx_total", "upstream_9091"),
         ("envoy_tcp_downstream_cx_total", "upstream_9092"),
-    ] {
+    ]) {
         let label = format!("\"{upstream}\"");
-        let seen = shop.frontend.figure(figure, &label).await?;
-        ensure!(
-            seen == 1,
-            "{upstream}: {seen} connections for one of the app's"
-        );
+        *count = shop.frontend.figure(figure, &label).await?;
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// Ports that only redirected connections are for cut off all others, rather than call themselves.
 async fn nothing_comes_back_for_ever(shop: &Shop) -> Result<()> {
+    let before = connections(shop).await?;
     for address in shop.at(15006) {
         let answer = shop.node.get(address, "/").await;
         ensure!(answer.is_err(), "{address}: {answer:?}");
@@ -246,7 +256,9 @@ async fn nothing_comes_back_for_ever(shop: &Shop) -> Result<()> {
         let answer = shop.frontend.place.get(local, "/").await;
         ensure!(answer.is_err(), "{port}: {answer:?}");
     }
-    one_connection_each(shop).await
+    let after = connections(shop).await?;
+    ensure!(after == before, "{before:?} connections became {after:?}");
+    Ok(())
 }
 
 /// The kubelet has no SVID, and sees the app's health all the same; and nothing else of the app.
