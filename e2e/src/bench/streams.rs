@@ -3,12 +3,13 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use prost::Message as _;
 use proto::envoy::core::{Extension, Node};
 use proto::envoy::discovery::DiscoveryRequest;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::h2::{Connection, Stream};
 use super::{Figure, Report, floor, percentile, usage};
@@ -21,6 +22,8 @@ const SDS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets
 /// As a node with large gateways has them.
 const SDS_STREAMS: usize = 10_000;
 const SDS_ON_ONE: usize = 2_500;
+/// In this time the agent would let that many begin.
+const A_BURST: Duration = Duration::from_millis(2_500);
 
 /// The samples of each case.
 const SAMPLES: usize = 300;
@@ -164,6 +167,10 @@ async fn idle_sds(socket: &Path, pid: u32) -> Result<f64> {
             let mut stream = connection.talk(SDS, &request).await?;
             stream.message().await?;
             streams.push(stream);
+        }
+        // An agent lets one process begin a burst of streams, and then one more each millisecond.
+        if number % SDS_ON_ONE == SDS_ON_ONE - 1 {
+            sleep(A_BURST).await;
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "ten thousand")]
