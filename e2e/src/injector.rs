@@ -19,6 +19,16 @@ use crate::{binaries, ports};
 /// Its service's name in each namespace it runs in.
 const SERVICE: &str = "injector";
 
+/// Whose pods it is asked about, of those that carry the label `enabled` outside of the system's namespaces: tests share a
+/// cluster.
+#[derive(Clone, Copy, Debug)]
+pub enum Among<'a> {
+    /// Those in namespaces with this label.
+    Namespaces(&'a str),
+    /// Those whose label `scene` says so.
+    Scene(&'a str),
+}
+
 /// The running injector; ends with this.
 #[derive(Debug)]
 pub struct Injector {
@@ -37,16 +47,15 @@ impl Injector {
         format!("{SERVICE}.{namespace}.svc")
     }
 
-    /// Starts it as if in `namespace`, with a webhook asked about all pods that carry the label `enabled` in namespaces with the
-    /// label `among`, or, without that, elsewhere than in the system's. `certificate` is the source of its certificate, `rules`
-    /// its section `inject`.
+    /// Starts it as if in `namespace`, with a webhook asked about pods `among` those that want it. `certificate` is the source of
+    /// its certificate, `rules` its section `inject`.
     ///
     /// # Errors
     /// When the API server refuses its objects, or it cannot be started.
     pub async fn start(
         cluster: &Cluster,
         namespace: &str,
-        among: Option<&str>,
+        among: Among<'_>,
         folder: &Path,
         certificate: &Value,
         rules: &Value,
@@ -151,11 +160,15 @@ pub fn is_injected(pod: &Pod) -> bool {
     annotations.is_some_and(|all| all.contains_key("signet.dev/status"))
 }
 
-fn configuration(name: &str, namespace: &str, among: Option<&str>, port: u16) -> Value {
+fn configuration(name: &str, namespace: &str, among: Among<'_>, port: u16) -> Value {
     let mut namespaces = vec![
         json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "kube-public", "kube-node-lease", namespace]}),
     ];
-    namespaces.extend(among.map(|label| json!({"key": label, "operator": "Exists"})));
+    let mut labels = json!({"signet.dev/inject": "enabled"});
+    match among {
+        Among::Namespaces(label) => namespaces.push(json!({"key": label, "operator": "Exists"})),
+        Among::Scene(scene) => labels["scene"] = scene.into(),
+    }
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -165,11 +178,12 @@ fn configuration(name: &str, namespace: &str, among: Option<&str>, port: u16) ->
             "admissionReviewVersions": ["v1"],
             "sideEffects": "None",
             "failurePolicy": "Fail",
+            "reinvocationPolicy": "IfNeeded",
             "timeoutSeconds": 10,
             "clientConfig": {"service": {"namespace": namespace, "name": SERVICE, "path": "/mutate-pods", "port": port}},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
             "namespaceSelector": {"matchExpressions": namespaces},
-            "objectSelector": {"matchLabels": {"signet.dev/inject": "enabled"}},
+            "objectSelector": {"matchLabels": labels},
         }],
     })
 }

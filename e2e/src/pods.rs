@@ -201,9 +201,21 @@ impl Drop for Place {
 /// When it refuses the pod; with what it printed.
 pub fn inject(domain: &Domain, pod: &Value, rules: &str) -> Result<Value> {
     let config = domain.write("rules.yaml", rules)?;
-    let mut child = Command::new(domain.signet())
-        .args(["k8s", "inject", "-f", "-", "--config"])
-        .arg(config)
+    injected(
+        domain.signet(),
+        pod,
+        &["--config", &config.to_string_lossy()],
+    )
+}
+
+/// The pod after `signet k8s inject -f - ARGS`.
+///
+/// # Errors
+/// When it refuses the pod; with what it printed.
+pub fn injected(signet: &Path, pod: &Value, args: &[&str]) -> Result<Value> {
+    let mut child = Command::new(signet)
+        .args(["k8s", "inject", "-f", "-"])
+        .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

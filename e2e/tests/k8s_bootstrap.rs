@@ -1,29 +1,11 @@
 //! The real Envoy takes every bootstrap that the real `signet k8s inject` writes.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use e2e::binaries;
+use e2e::pods::injected;
 use serde_json::{Value, json};
-
-/// The pod after `signet k8s inject -f - ARGS`.
-fn inject(pod: &Value, args: &[&str]) -> Result<Value> {
-    let mut child = Command::new(binaries::signet()?)
-        .args(["k8s", "inject", "-f", "-"])
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut stdin = child.stdin.take().context("a pipe")?;
-    stdin.write_all(pod.to_string().as_bytes())?;
-    drop(stdin);
-    let output = child.wait_with_output()?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "signet: {told}");
-    serde_json::from_slice(&output.stdout).with_context(|| format!("no JSON; told: {told}"))
-}
 
 /// Whether Envoy takes the sidecar's own arguments.
 fn validate(sidecar: &Value) -> Result<()> {
@@ -57,7 +39,7 @@ fn sidecar(annotations: &Value, args: &[&str]) -> Result<Value> {
         app["livenessProbe"] = json!({"grpc": {"port": 9000, "service": "shop"}});
         app["lifecycle"] = json!({"preStop": {"httpGet": {"port": 8080}}});
     }
-    let pod = inject(&pod, args)?;
+    let pod = injected(&binaries::signet()?, &pod, args)?;
     let all = pod["spec"]["initContainers"].as_array();
     let mut all = all.into_iter().flatten();
     let envoy = all.find(|one| one["name"] == "signet-envoy");

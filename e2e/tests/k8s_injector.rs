@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::Cluster;
-use e2e::injector::{Injector, asking, is_injected};
+use e2e::injector::{Among, Injector, asking, is_injected};
 use e2e::{Domain, Settings, binaries, tls, wait};
 use http::Request;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -74,7 +74,7 @@ async fn a_pod_that_cannot_be_injected_is_told_of_and_let_through() -> Result<()
     let injector = Injector::start(
         cluster,
         &own,
-        Some(&own),
+        Among::Namespaces(&own),
         folder.path(),
         &minted(&server),
         &rules,
@@ -145,7 +145,7 @@ async fn a_strict_injector_denies_what_it_cannot_inject() -> Result<()> {
     let injector = Injector::start(
         cluster,
         &own,
-        Some(&own),
+        Among::Namespaces(&own),
         folder.path(),
         &minted(&server),
         &rules,
@@ -249,7 +249,7 @@ async fn no_admission_fails_while_the_authorities_of_its_svid_change() -> Result
     let injector = Injector::start(
         cluster,
         &own,
-        Some(&own),
+        Among::Namespaces(&own),
         domain.folder(),
         &certificate,
         &rules,

@@ -17,8 +17,8 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::cluster::Cluster;
-use e2e::process::Process;
-use e2e::{binaries, ports, tls, wait};
+use e2e::injector::{Among, Injector, asking, is_injected};
+use e2e::{tls, wait};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -39,120 +39,31 @@ const CA_TTL: Duration = Duration::from_secs(24);
 const HEALED: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(90);
 
-fn configuration(name: &str, namespace: &str, service: &str, port: u16) -> Value {
-    json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": name},
-        "webhooks": [{
-            "name": "pods.inject.signet.dev",
-            "admissionReviewVersions": ["v1"],
-            "sideEffects": "None",
-            "failurePolicy": "Fail",
-            "reinvocationPolicy": "IfNeeded",
-            "timeoutSeconds": 10,
-            "clientConfig": {"service": {"namespace": namespace, "name": service, "path": "/mutate-pods", "port": port}},
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-            "namespaceSelector": {"matchExpressions": [
-                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "kube-public", "kube-node-lease", namespace]},
-            ]},
-            // One test's pods are not another's injector's.
-            "objectSelector": {"matchLabels": {"signet.dev/inject": "enabled", "scene": namespace}},
-        }],
-    })
-}
-
-fn pod(name: &str, scene: &str, asks: bool) -> Result<Pod> {
-    let mut labels = json!({"scene": scene});
-    if asks {
-        labels["signet.dev/inject"] = "enabled".into();
-    }
-    Ok(serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": labels},
-        "spec": {"automountServiceAccountToken": false, "containers": [{"name": "app", "image": "app"}]},
-    }))?)
-}
-
-/// The figure that begins so, off the injector's metrics page.
-async fn figure(port: u16, begins: &str) -> Result<f64> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(ports::local(port)).await?;
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await?;
-    let line = page.lines().find(|line| line.starts_with(begins));
-    let value = line.and_then(|line| line.rsplit(' ').next());
-    Ok(value
-        .with_context(|| format!("no {begins} in:\n{page}"))?
-        .parse()?)
-}
-
-struct Injector {
-    process: Process,
-    port: u16,
-    metrics: u16,
-    name: String,
-    namespace: String,
-}
-
+/// An injector asked about the pods of `namespace`'s scene alone, with certificates so short that they are renewed every second.
 async fn injector(
     cluster: &Cluster,
     server: &TestServer,
     namespace: &str,
     folder: &Path,
 ) -> Result<Injector> {
-    let (port, metrics) = (ports::free()?, ports::free()?);
-    let name = format!("signet-{namespace}");
-    cluster.webhook_service(namespace, "injector", port).await?;
-    cluster
-        .apply(&configuration(&name, namespace, "injector", port))
-        .await?;
-    let config = json!({
-        "listen": format!("127.0.0.1:{port}"),
-        "metrics_address": format!("127.0.0.1:{metrics}"),
-        "namespace": namespace,
-        "drain": "1s",
-        "certificate": {
-            "server": {
-                "socket": server.addresses().socket,
-                "spiffe_id": server.id("/injector").as_str(),
-                // So short that it is renewed every second.
-                "ttl": "8s",
-            },
-            "dns_names": [format!("injector.{namespace}.svc")],
-        },
-        "webhook_configurations": [{"kind": "MutatingWebhookConfiguration", "name": name}],
-        "inject": {"trustDomain": "example.org"},
-    });
-    let path = folder.join("injector.json");
-    std::fs::write(&path, config.to_string())?;
-    let (path, kubeconfig) = (
-        path.display().to_string(),
-        cluster.kubeconfig().display().to_string(),
-    );
-    let args = [
-        "k8s",
-        "injector",
-        "--config",
-        &path,
-        "--kubeconfig",
-        &kubeconfig,
-    ];
-    let process = Process::start(
-        "injector",
-        &binaries::signet()?,
-        args,
-        &folder.join("injector.log"),
-    )?;
-    Ok(Injector {
-        process,
-        port,
-        metrics,
-        name,
-        namespace: namespace.to_owned(),
-    })
+    let certificate = json!({"server": {
+        "socket": server.addresses().socket,
+        "spiffe_id": server.id("/injector").as_str(),
+        "ttl": "8s",
+    }});
+    let rules = json!({"trustDomain": "example.org"});
+    let among = Among::Scene(namespace);
+    Injector::start(cluster, namespace, among, folder, &certificate, &rules).await
+}
+
+fn pod(name: &str, scene: &str, asks: bool) -> Result<Pod> {
+    let mut pod = asking(name, &json!({}))?;
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.insert("scene".to_owned(), scene.to_owned());
+    if !asks {
+        labels.remove("signet.dev/inject");
+    }
+    Ok(pod)
 }
 
 /// Creates pods until told to stop: how many, and what failed.
@@ -175,8 +86,7 @@ async fn load(
             let pod = pods.create(&PostParams::default(), &pod).await;
             let pod = pod.map_err(|error| error.to_string())?;
             made.fetch_add(1, Relaxed);
-            let annotations = pod.metadata.annotations.unwrap_or_default();
-            match annotations.contains_key("signet.dev/status") {
+            match is_injected(&pod) {
                 true => Ok(()),
                 false => Err("a pod was let through without injection".to_owned()),
             }
@@ -193,6 +103,8 @@ async fn load(
 
 struct Scene {
     injector: Injector,
+    /// The `scene` of its pods.
+    name: String,
     configurations: Api<MutatingWebhookConfiguration>,
     pods: Api<Pod>,
     foreign: String,
@@ -208,7 +120,7 @@ impl Scene {
 
     /// The injector serves, and owns its `caBundle` and nothing else.
     async fn injects(&self) -> Result<()> {
-        let first = pod("first", &self.injector.namespace, true)?;
+        let first = pod("first", &self.name, true)?;
         wait::within(LONG, "an injected pod", async || {
             // Refused until the injector serves.
             let made = self.pods.create(&PostParams::default(), &first).await.ok();
@@ -232,12 +144,12 @@ impl Scene {
     /// What new connections were shown until there have been enough certificates and authorities: leaves and issuers.
     async fn shown(&self) -> Result<(usize, usize)> {
         let changes = "signet_injector_certificate_changes";
-        let before = figure(self.injector.metrics, changes).await?;
+        let before = self.injector.figure(changes).await?;
         let seen = Mutex::new((BTreeSet::new(), BTreeSet::new()));
         wait::within(LONG, "20 certificates and 3 authorities", async || {
-            let chain = tls::chain(ports::local(self.injector.port)).await?;
+            let chain = tls::chain(self.injector.address()).await?;
             let leaf = chain.first().context("a leaf")?;
-            let rotations = figure(self.injector.metrics, changes).await? - before;
+            let rotations = self.injector.figure(changes).await? - before;
             let (leaves, issuers) = &mut *seen.lock().unwrap_or_else(PoisonError::into_inner);
             leaves.insert(leaf.serial_decimal());
             issuers.insert(leaf.authority_key_id().map(<[u8]>::to_vec));
@@ -256,7 +168,7 @@ impl Scene {
         let mut loading = JoinSet::new();
         loading.spawn(load(
             self.pods.clone(),
-            self.injector.namespace.clone(),
+            self.name.clone(),
             Arc::clone(&stop),
             Arc::clone(&made),
         ));
@@ -273,11 +185,10 @@ impl Scene {
         let failed = loading.join_next().await.context("the load")??;
         let count = failed.len();
         let made = made.load(Relaxed);
-        let refused = figure(
-            self.injector.metrics,
-            "signet_injector_admission_connections_refused",
-        )
-        .await;
+        let refused = self
+            .injector
+            .figure("signet_injector_admission_connections_refused")
+            .await;
         ensure!(
             failed.is_empty(),
             "{count} failed, first: {}; connections refused: {refused:?}",
@@ -314,7 +225,7 @@ impl Scene {
     /// INJ-02: without the webhook, only pods that asked are held up, and none of the system's.
     async fn goes_away(&mut self, system: &Api<Pod>, name: &str) -> Result<()> {
         let params = PostParams::default();
-        let scene = self.injector.namespace.clone();
+        let scene = self.name.clone();
         self.injector.process.kill().await?;
         let refused = self.pods.create(&params, &pod("asks", &scene, true)?).await;
         let refused = refused.err().context("must be held up")?.to_string();
@@ -338,6 +249,7 @@ async fn k3_rotation_and_an_edited_ca_bundle_under_load_then_no_webhook() -> Res
     let shop = cluster.namespace("shop", &[]).await?;
     let mut scene = Scene {
         injector: injector(cluster, &server, &namespace, folder.path()).await?,
+        name: namespace,
         configurations: Api::all(client.clone()),
         pods: Api::namespaced(client.clone(), &shop),
         foreign: rcgen::generate_simple_self_signed(["foreign".to_owned()])?
