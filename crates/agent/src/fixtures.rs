@@ -1,7 +1,6 @@
 //! What the unit tests of this crate share: a CA, SVIDs and entries.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, LazyLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -109,22 +108,12 @@ pub(crate) fn selectors(texts: &[&str]) -> Selectors {
 /// An entry with this ID, for `spiffe://example.org/<id>`.
 pub(crate) fn entry(id: &str, texts: &[&str]) -> RegistrationEntry {
     RegistrationEntry {
-        id: EntryId::new(id).unwrap(),
-        spiffe_id: SpiffeId::new(&trust_domain(), &format!("/{id}")).unwrap(),
-        parent_id: SpiffeId::parse("spiffe://example.org/spire/agent/x").unwrap(),
         selectors: selectors(texts),
-        x509_svid_ttl: None,
-        jwt_svid_ttl: None,
-        federates_with: BTreeSet::new(),
-        admin: false,
-        downstream: false,
-        expires_at: None,
-        dns_names: Vec::new(),
-        revision: 0,
-        store_svid: false,
-        hint: String::new(),
-        created_at: noon() - Duration::from_hours(1),
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
+        ..RegistrationEntry::new(
+            EntryId::new(id).unwrap(),
+            SpiffeId::new(&trust_domain(), &format!("/{id}")).unwrap(),
+            SpiffeId::parse("spiffe://example.org/spire/agent/x").unwrap(),
+            noon() - Duration::from_hours(1),
+        )
     }
 }

@@ -71,25 +71,15 @@ impl Domain {
     /// An entry created `age` seconds after the others' beginning.
     pub(super) fn entry(&self, path: &str, age: u64) -> Arc<RegistrationEntry> {
         Arc::new(RegistrationEntry {
-            id: EntryId::new(&path[1..]).unwrap(),
-            spiffe_id: self.id(path),
-            parent_id: self.id("/node"),
             selectors: [Selector::parse("unix:uid:1000").unwrap()]
                 .into_iter()
                 .collect(),
-            x509_svid_ttl: None,
-            jwt_svid_ttl: None,
-            federates_with: [].into(),
-            admin: false,
-            downstream: false,
-            expires_at: None,
-            dns_names: Vec::new(),
-            revision: 0,
-            store_svid: false,
-            hint: String::new(),
-            created_at: UNIX_EPOCH + Duration::from_secs(age),
-            disable_x509_svid_prefetch: false,
-            jwt_svid_include_jti: false,
+            ..RegistrationEntry::new(
+                EntryId::new(&path[1..]).unwrap(),
+                self.id(path),
+                self.id("/node"),
+                UNIX_EPOCH + Duration::from_secs(age),
+            )
         })
     }
 

@@ -1,14 +1,14 @@
 //! A trust domain for tests: an authority of each kind, entries, and what a workload sees of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent::workloads::{Identity, WorkloadView};
 use ca::{CaSpec, JwtAuthority, JwtSpec, LeafSpec, PublicKey, Subject, X509Authority};
 use identity::{
-    Bundle, Certificate, EntryId, JwtSvid, KeyType, PrivateKey, RegistrationEntry, Selectors,
-    SpiffeId, TrustDomain, X509Svid,
+    Bundle, Certificate, EntryId, JwtSvid, KeyType, PrivateKey, RegistrationEntry, SpiffeId,
+    TrustDomain, X509Svid,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -64,23 +64,13 @@ impl Domain {
     /// An entry, created `age` seconds after the others' beginning.
     pub(crate) fn entry(&self, path: &str, age: u64, hint: &str) -> Arc<RegistrationEntry> {
         Arc::new(RegistrationEntry {
-            id: EntryId::new(path.trim_start_matches('/')).unwrap(),
-            spiffe_id: self.id(path),
-            parent_id: self.id("/node"),
-            selectors: Selectors::default(),
-            x509_svid_ttl: None,
-            jwt_svid_ttl: None,
-            federates_with: BTreeSet::new(),
-            admin: false,
-            downstream: false,
-            expires_at: None,
-            dns_names: Vec::new(),
-            revision: 0,
-            store_svid: false,
             hint: hint.to_owned(),
-            created_at: UNIX_EPOCH + Duration::from_secs(age),
-            disable_x509_svid_prefetch: false,
-            jwt_svid_include_jti: false,
+            ..RegistrationEntry::new(
+                EntryId::new(path.trim_start_matches('/')).unwrap(),
+                self.id(path),
+                self.id("/node"),
+                UNIX_EPOCH + Duration::from_secs(age),
+            )
         })
     }
 

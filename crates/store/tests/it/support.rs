@@ -29,23 +29,13 @@ pub(crate) fn selectors(texts: &[&str]) -> Selectors {
 
 pub(crate) fn entry(entry_id: &str, path: &str, texts: &[&str]) -> RegistrationEntry {
     RegistrationEntry {
-        id: EntryId::new(entry_id).unwrap(),
-        spiffe_id: id(path),
-        parent_id: id("/agent"),
         selectors: selectors(texts),
-        x509_svid_ttl: None,
-        jwt_svid_ttl: None,
-        federates_with: [].into(),
-        admin: false,
-        downstream: false,
-        expires_at: None,
-        dns_names: Vec::new(),
-        revision: 0,
-        store_svid: false,
-        hint: String::new(),
-        created_at: at(NOW),
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
+        ..RegistrationEntry::new(
+            EntryId::new(entry_id).unwrap(),
+            id(path),
+            id("/agent"),
+            at(NOW),
+        )
     }
 }
 

@@ -11,26 +11,16 @@ fn id(path: &str) -> SpiffeId {
 
 fn entry(name: &str, parent: &str, path: &str, selectors: &[&str]) -> RegistrationEntry {
     RegistrationEntry {
-        id: EntryId::new(name).unwrap(),
-        spiffe_id: id(path),
-        parent_id: id(parent),
         selectors: selectors
             .iter()
             .map(|text| Selector::parse(text).unwrap())
             .collect(),
-        x509_svid_ttl: None,
-        jwt_svid_ttl: None,
-        federates_with: [].into(),
-        admin: false,
-        downstream: false,
-        expires_at: None,
-        dns_names: Vec::new(),
-        revision: 0,
-        store_svid: false,
-        hint: String::new(),
-        created_at: UNIX_EPOCH,
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
+        ..RegistrationEntry::new(
+            EntryId::new(name).unwrap(),
+            id(path),
+            id(parent),
+            UNIX_EPOCH,
+        )
     }
 }
 

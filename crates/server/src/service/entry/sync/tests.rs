@@ -1,6 +1,6 @@
 use std::time::UNIX_EPOCH;
 
-use identity::{EntryId, Selectors, SpiffeId};
+use identity::{EntryId, SpiffeId};
 
 use super::*;
 
@@ -9,23 +9,14 @@ fn entries(count: usize) -> Entries {
     (0..count)
         .map(|number| {
             Arc::new(RegistrationEntry {
-                id: EntryId::new(&format!("e{number:05}")).unwrap(),
-                spiffe_id: id("/workload"),
-                parent_id: id("/agent"),
-                selectors: Selectors::default(),
-                x509_svid_ttl: None,
-                jwt_svid_ttl: None,
-                federates_with: [].into(),
-                admin: false,
-                downstream: false,
-                expires_at: None,
-                dns_names: Vec::new(),
                 revision: i64::try_from(number).unwrap(),
-                store_svid: false,
                 hint: "hint".to_owned(),
-                created_at: UNIX_EPOCH,
-                disable_x509_svid_prefetch: false,
-                jwt_svid_include_jti: false,
+                ..RegistrationEntry::new(
+                    EntryId::new(&format!("e{number:05}")).unwrap(),
+                    id("/workload"),
+                    id("/agent"),
+                    UNIX_EPOCH,
+                )
             })
         })
         .collect()
