@@ -222,11 +222,7 @@ impl Reconciler {
         };
         let (entries, next) = match self.parts.signet.list_entries(token).await {
             Ok(answer) => answer,
-            Err(error) => {
-                // From the beginning: a token may not survive what happened.
-                self.resync_at = Instant::now();
-                return self.outage("list", &error.to_string());
-            }
+            Err(error) => return self.outage("list", &error.to_string()),
         };
         self.backoff.reset();
         let entries: Vec<_> = entries
@@ -248,8 +244,11 @@ impl Reconciler {
         self.resync_at = Instant::now() + self.parts.config.resync.max(took * 20);
     }
 
-    /// The server does not answer, or refuses everything: a pause, longer each time.
+    /// The server does not answer, or refuses everything: a pause, longer each time, and then a look at all it has. It may have
+    /// done what it was asked, for a pod that is gone by then; and a listing's token may not survive what happened.
     fn outage(&mut self, call: &str, message: &str) {
+        self.page = None;
+        self.resync_at = Instant::now();
         let pause = self.backoff.fail();
         self.parts
             .metrics

@@ -1,5 +1,7 @@
 //! The controller's loop against a server in process, with events fed as watches tell them.
 
+mod lost_answers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -41,7 +41,7 @@ impl Reconciler {
         let outcomes = match answer {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                // Some may have been written: a creation that comes again finds them.
+                // Some may have been written: a creation that comes again finds them, the listing those that do not.
                 let message = error.to_string();
                 for entry in entries {
                     self.state
