@@ -171,7 +171,8 @@ pub async fn admit(cluster: &Cluster) -> Result<PathBuf> {
 pub fn start(domain: &Domain, kubeconfig: &Path, name: &str, more: &str) -> Result<Process> {
     let socket = domain.server_socket();
     let text = format!(
-        "apiVersion: spire.spiffe.io/v1alpha1\nkind: ControllerManagerConfig\ntrustDomain: example.org\nspireServerSocketPath: {}\nwebhook: {{port: {}}}\n{more}",
+        "apiVersion: spire.spiffe.io/v1alpha1\nkind: ControllerManagerConfig\ntrustDomain: {}\nspireServerSocketPath: {}\nwebhook: {{port: {}}}\n{more}",
+        domain.trust_domain(),
         socket.display(),
         ports::free()?
     );

@@ -191,6 +191,12 @@ impl Domain {
         self.id("/node")
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.settings.trust_domain
+    }
+
     /// `spiffe://{trust domain}{path}`.
     #[must_use]
     pub fn id(&self, path: &str) -> String {

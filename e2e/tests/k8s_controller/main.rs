@@ -1,4 +1,7 @@
-//! The controller against a real API server and a real server: the guides' resources as they are printed (K2).
+//! The controller against a real API server and a real server.
+
+mod guides;
+mod tenants;
 
 use anyhow::{Context, Result, ensure};
 use e2e::controller::{OWN_NAMESPACE, Stage, of, path};
@@ -14,72 +17,8 @@ use proto::spire::api::server::trustdomain::v1::{
 };
 use proto::spire::api::types::federation_relationship::BundleEndpointProfile;
 use proto::spire::api::types::{FederationRelationship, HttpsWebProfile};
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::transport::Channel;
-
-/// As two guides print them.
-const GUIDES: &str = r#"
-apiVersion: spire.spiffe.io/v1alpha1
-kind: ClusterSPIFFEID
-metadata:
-  name: api-server
-spec:
-  # SPIFFE ID template
-  spiffeIDTemplate: "spiffe://example.org/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}"
-
-  # Pod selector
-  podSelector:
-    matchLabels:
-      spiffe.io/spire-managed-identity: "true"
-
-  # Namespace selector
-  namespaceSelector:
-    matchLabels:
-      spiffe.io/enabled: "true"
-
-  # SVID TTL
-  ttl: 1h
-
-  # DNS names to include in SVID
-  dnsNameTemplates:
-  - "{{ .PodMeta.Name }}"
-  - "{{ .PodMeta.Name }}.{{ .PodMeta.Namespace }}"
-  - "{{ .PodMeta.Name }}.{{ .PodMeta.Namespace }}.svc.cluster.local"
-
----
-# Specific registration for payment service
-apiVersion: spire.spiffe.io/v1alpha1
-kind: ClusterSPIFFEID
-metadata:
-  name: payment-service
-spec:
-  spiffeIDTemplate: "spiffe://example.org/workload/payment-service"
-
-  podSelector:
-    matchLabels:
-      app: payment-service
-
-  namespaceSelector:
-    matchLabels:
-      environment: production
-
-  ttl: 30m
-
-  # Federated trust bundles
-  federatesWith:
-  - external-partner.org
----
-apiVersion: spire.spiffe.io/v1alpha1
-kind: ClusterFederatedTrustDomain
-metadata:
-  name: cluster-b
-spec:
-  trustDomain: cluster-b.example.com
-  bundleEndpointURL: https://spire-server.cluster-b:8443
-  bundleEndpointProfile:
-    type: https_spiffe
-    endpointSPIFFEID: spiffe://cluster-b.example.com/spire/server
-"#;
 
 const NODE: &str = "node-1";
 
@@ -87,13 +26,17 @@ fn server(stage: &Stage) -> Channel {
     testkit::local_channel(&stage.domain.server_socket())
 }
 
-/// The foreign trust domains that the server knows.
-async fn relations(stage: &Stage) -> Result<Vec<String>> {
+/// The server's federation relationships.
+async fn relations(stage: &Stage) -> Result<Vec<FederationRelationship>> {
     let answer = TrustDomainClient::new(server(stage))
         .list_federation_relationships(ListFederationRelationshipsRequest::default())
         .await?;
-    let all = answer.into_inner().federation_relationships;
-    Ok(all.into_iter().map(|one| one.trust_domain).collect())
+    Ok(answer.into_inner().federation_relationships)
+}
+
+fn names(relations: &[FederationRelationship]) -> Vec<&str> {
+    let names = relations.iter().map(|one| one.trust_domain.as_str());
+    names.collect()
 }
 
 /// Gives the server a bundle of a foreign trust domain: its own under that name.
@@ -112,63 +55,104 @@ async fn give_bundle(stage: &Stage, trust_domain: &str) -> Result<()> {
     Ok(())
 }
 
+/// Two rules and a foreign trust domain.
+const RESOURCES: &str = r#"
+apiVersion: spire.spiffe.io/v1alpha1
+kind: ClusterSPIFFEID
+metadata: {name: api-server}
+spec:
+  spiffeIDTemplate: "spiffe://example.org/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}"
+  podSelector: {matchLabels: {app: api}}
+---
+apiVersion: spire.spiffe.io/v1alpha1
+kind: ClusterSPIFFEID
+metadata: {name: payment-service}
+spec:
+  spiffeIDTemplate: "spiffe://example.org/workload/payment-service"
+  podSelector: {matchLabels: {app: payment-service}}
+  federatesWith: [external-partner.org]
+---
+apiVersion: spire.spiffe.io/v1alpha1
+kind: ClusterFederatedTrustDomain
+metadata: {name: cluster-b}
+spec:
+  trustDomain: cluster-b.example.com
+  bundleEndpointURL: https://spire-server.cluster-b:8443
+  bundleEndpointProfile: {type: https_web}
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_guides_resources_register_their_pods() -> Result<()> {
+async fn ctl_09_ctl_10_ctl_11_what_fails_is_told_and_only_the_controllers_own_goes() -> Result<()> {
     let stage = Stage::new().await?;
-    stage
-        .cluster
-        .apply(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE } }))
-        .await?;
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE } });
+    stage.cluster.apply(&node).await?;
     let controller = stage.controller("controller", OWN_NAMESPACE)?;
-    stage.cluster.apply_yaml(GUIDES).await?;
-    let labels = [("spiffe.io/enabled", "true"), ("environment", "production")];
-    stage.cluster.namespace_named("production", &labels).await?;
-    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "production", "name": "api-server" } });
-    stage.cluster.apply(&account).await?;
-    let managed = json!({ "app": "api-server", "spiffe.io/spire-managed-identity": "true" });
+    stage.cluster.apply_yaml(RESOURCES).await?;
+    stage.cluster.namespace_named("production", &[]).await?;
+    let labels = json!({ "app": "api" });
     let api = stage
-        .pod(NODE, "production", "api-server", "api-server", &managed)
+        .pod(NODE, "production", "api", "default", &labels)
         .await?;
-    let plain = stage
-        .pod(NODE, "production", "plain", "default", &json!({}))
-        .await?;
-    let entries = stage
+    stage
         .entries()
-        .until("the guide's pod to be registered", |entries| {
+        .until("the pod to be registered", |entries| {
             of(entries, &api).is_some()
         })
         .await?;
-    let entry = of(&entries, &api).context("an entry")?;
-    ensure!(path(entry) == "/ns/production/sa/api-server", "{entry:?}");
-    ensure!(
-        entry.dns_names
-            == [
-                "api-server",
-                "api-server.production",
-                "api-server.production.svc.cluster.local"
-            ],
-        "{entry:?}"
-    );
-    ensure!(
-        entry.x509_svid_ttl == 3600 && entry.id.starts_with("production."),
-        "{entry:?}"
-    );
-    let node: Api<k8s_openapi::api::core::v1::Node> = Api::all(stage.client.clone());
-    let node = node.get("node-1").await?.metadata.uid.context("uid")?;
-    let parent = entry.parent_id.as_ref().context("parent")?;
-    ensure!(
-        parent.path == format!("/spire/agent/k8s_psat/production/{node}"),
-        "{parent:?}"
-    );
-    ensure!(
-        of(&entries, &plain).is_none(),
-        "an unlabelled pod has no entry"
-    );
     stage.condition("api-server", "Ready", "Registered").await?;
 
     let payment = payment(&stage).await?;
+    columns(&stage).await?;
     broken_and_deleted(&stage, &api, &payment).await?;
     removed_meanwhile(&stage, controller).await
+}
+
+/// What `kubectl get` shows of each kind.
+async fn columns(stage: &Stage) -> Result<()> {
+    let resource = "clusterfederatedtrustdomains";
+    wait::until("the relationship in a table", || async {
+        let shown = table(stage, resource).await?;
+        let right = [
+            ("Trust Domain", "cluster-b.example.com"),
+            ("Endpoint URL", "https://spire-server.cluster-b:8443"),
+            // It has no bundle yet.
+            ("Ready", "False"),
+        ];
+        for (name, value) in right {
+            ensure!(shown[0][name] == value, "{name}: {shown}");
+        }
+        Ok(Some(()))
+    })
+    .await?;
+    wait::until("the rules in a table", || async {
+        let shown = table(stage, "clusterspiffeids").await?;
+        for row in [&shown[0], &shown[1]] {
+            let figures = ["Ready", "Pods", "Entries", "Failures"].map(|name| &row[name]);
+            let right = [&json!("True"), &json!(1), &json!(1), &json!(0)];
+            ensure!(figures == right, "{shown}");
+        }
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// The rows that the API server makes of a kind for `kubectl get`, by the columns' names.
+async fn table(stage: &Stage, resource: &str) -> Result<Value> {
+    let path = format!("/apis/spire.spiffe.io/v1alpha1/{resource}");
+    let request = http::Request::get(path)
+        .header("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .body(Vec::new())?;
+    let answer: Value = stage.client.request(request).await?;
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let names = list(&answer["columnDefinitions"]);
+    let row = |row: &Value| {
+        let cells = list(&row["cells"]);
+        let cells = names.iter().zip(cells);
+        let cells =
+            cells.map(|(name, cell)| (name["name"].as_str().unwrap_or_default().to_owned(), cell));
+        Value::Object(cells.collect())
+    };
+    Ok(list(&answer["rows"]).iter().map(row).collect())
 }
 
 /// CTL-10: a relationship whose resource was removed while no controller ran goes when one does; one of somebody else's stays.
@@ -197,13 +181,13 @@ async fn removed_meanwhile(stage: &Stage, mut controller: Process) -> Result<()>
     let _again = stage.controller("controller-again", OWN_NAMESPACE)?;
     wait::until("the relationship to go", || async {
         let left = relations(stage).await?;
-        ensure!(left == ["by-hand.example"], "{left:?}");
+        ensure!(names(&left) == ["by-hand.example"], "{left:?}");
         Ok(Some(()))
     })
     .await
 }
 
-/// The other guide's pod federates with a trust domain whose bundle nobody has: told, and put right by the bundle.
+/// A pod federates with a trust domain whose bundle nobody has: told, and put right by the bundle.
 async fn payment(stage: &Stage) -> Result<Pod> {
     let payment = stage
         .pod(
@@ -238,9 +222,7 @@ async fn payment(stage: &Stage) -> Result<Pod> {
     );
     wait::until("the federation relationship", || async {
         let all = relations(stage).await?;
-        Ok(all
-            .contains(&"cluster-b.example.com".to_owned())
-            .then_some(()))
+        Ok((names(&all) == ["cluster-b.example.com"]).then_some(()))
     })
     .await?;
     Ok(payment)
