@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::inject::annotations::INJECT;
 use crate::inject::{self, Drift, Namespace, Outcome, Refusal, Rules, Unchanged};
 
 use self::workload::Places;
@@ -114,7 +115,17 @@ pub fn parse(text: &str) -> Result<Value, OfflineError> {
 }
 
 fn parse_at(text: &str, number: usize, line: usize) -> Result<Value, OfflineError> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    // As large as the text may be, such as a cluster's pods in one List; what aliases make of it has bounds of its own.
+    let nodes = text.len().max(250_000);
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        budget: serde_saphyr::budget! {
+            max_nodes: nodes,
+            max_events: nodes.saturating_mul(2),
+            max_total_scalar_bytes: text.len().max(64 << 20),
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 250_000 },
+    };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| OfflineError::Parse {
         number,
         line,
@@ -205,7 +216,10 @@ impl Run<'_> {
             return changed;
         }
         let places = match workload::places(object, self.templates) {
-            None => return false,
+            None => {
+                reports.extend(self.unknown(object));
+                return false;
+            }
             Some(Places::Known(place)) => return self.place(object, place, None, reports),
             Some(Places::Told(places)) => places,
         };
@@ -223,6 +237,18 @@ impl Run<'_> {
             changed |= self.place(object, place, shown, reports);
         }
         changed
+    }
+
+    /// A kind that nobody knows, and the switch in it: left alone, which its author would not have thought.
+    fn unknown(&self, object: &Value) -> Option<Report> {
+        let asks = self.action == Action::Inject && workload::asks_somewhere(object);
+        asks.then(|| {
+            let mut report = self.report(object, None);
+            report.warnings.push(format!(
+                "{INJECT} stands in it, and where it has its pods is not known: give --pod-template '<resource>.<group>=<path>'"
+            ));
+            report
+        })
     }
 
     fn namespace_of<'a>(&'a self, object: &'a Value) -> &'a str {

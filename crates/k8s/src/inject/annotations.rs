@@ -110,6 +110,7 @@ impl Wanted {
         if mode != Mode::Socket {
             wanted.warnings = reader.warnings;
         }
+        wanted.warnings.extend(table::idle(pod, mode));
         Ok(wanted)
     }
 }

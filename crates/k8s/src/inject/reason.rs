@@ -1,5 +1,6 @@
 //! Why a pod was left as it is.
 
+use super::CAPTURE as CAPTURE_CONTAINER;
 use super::upstream::Problem;
 
 /// A pod that did not ask, or has what it asked for. Nothing to report.
@@ -82,9 +83,7 @@ pub enum Refusal {
     )]
     HostPathForbidden(String),
     /// A container has the name of one of ours.
-    #[error(
-        "the pod has a container named {0}: rename it, or give it the image \"auto\" to have it merged over the injected one"
-    )]
+    #[error("the pod has a container named {0}: rename it{auto}", auto = or_auto(.0))]
     ContainerNameTaken(String),
     /// A volume has the name of one of ours.
     #[error("the pod has another volume named {0}: rename it")]
@@ -148,7 +147,7 @@ pub const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "invalid_annotation",
-        "Another `signet.dev/` annotation has a value that cannot be used. (Resources, image, pull policy, log level, user and environment only warn; the default is used.)",
+        "Another `signet.dev/` annotation has a value that cannot be used. (Resources, image, pull policy, log level, user, grace period and environment only warn; the default is used.)",
     ),
     (
         "namespace_excluded",
@@ -202,6 +201,14 @@ pub const REFUSALS: &[(&str, &str)] = &[
         "`signet.dev/hold-app: \"true\"` on a cluster without native sidecars.",
     ),
 ];
+
+/// What else helps where the name is a sidecar's; nothing is merged over the init container of the capture.
+fn or_auto(name: &str) -> &'static str {
+    if name == CAPTURE_CONTAINER {
+        return "";
+    }
+    ", or give it the image \"auto\" to have it merged over the injected one"
+}
 
 impl Refusal {
     /// For counters and events; one of [`REFUSALS`].

@@ -69,7 +69,7 @@ impl<'a> Document<'a> {
         let mut end = 0;
         for line in self.text.split_inclusive('\n') {
             let rest = if is_marker(line) { &line[3..] } else { line };
-            let rest = rest.trim_start();
+            let rest = rest.trim_start_matches('\u{feff}').trim_start();
             if !(rest.is_empty() || rest.starts_with('#')) {
                 break;
             }

@@ -227,6 +227,53 @@ fn what_is_no_yaml_is_told_with_its_place() {
     );
 }
 
+#[test]
+fn a_list_of_all_pods_of_a_cluster_is_read() {
+    use std::fmt::Write as _;
+
+    let mut text = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
+    for number in 0..2_500 {
+        write!(
+            text,
+            "- {{apiVersion: v1, kind: Pod, metadata: {{name: p{number}}}, spec: {{x: [{}]}}}}\n",
+            "a,".repeat(100)
+        )
+        .expect("a text");
+    }
+    let (_, reports) = inject(&text);
+    assert_eq!(reports.len(), 2_500);
+}
+
+#[test]
+fn aliases_do_not_make_more_of_a_document_than_it_is() {
+    let mut text = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for number in 1..9 {
+        let items = vec![format!("*a{}", number - 1); 10].join(",");
+        text.push_str(&format!("a{number}: &a{number} [{items}]\n"));
+    }
+    parse(&text).expect_err("a thousand million items");
+}
+
+#[test]
+fn the_first_comments_stay_after_a_byte_order_mark() {
+    let (text, reports) = inject(
+        "\u{feff}# mine\napiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {signet.dev/inject: socket}}\nspec: {containers: [{name: a}]}\n",
+    );
+    assert_eq!(reports.len(), 1);
+    assert!(text.starts_with("\u{feff}# mine\napiVersion"), "{text}");
+}
+
+#[test]
+fn a_switch_in_an_unknown_kind_is_told() {
+    let rollout = "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: r}\nspec: {template: {metadata: {labels: {signet.dev/inject: envoy}}}}\n";
+    let (text, reports) = inject(rollout);
+    assert_eq!(text, rollout);
+    let told = reports[0].to_string();
+    assert!(told.starts_with("Rollout default/r: ") && told.contains("--pod-template"));
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: n, labels: {signet.dev/inject: envoy}}\n";
+    assert_eq!(inject(namespace).1, []);
+}
+
 proptest! {
     /// The documents together are the stream, whatever it is.
     #[test]
@@ -267,8 +314,8 @@ spec:
     let (text, reports) = inject(ROLLOUT);
     assert_eq!(
         (text.as_str(), reports.len()),
-        (ROLLOUT, 0),
-        "unknown kinds"
+        (ROLLOUT, 2),
+        "unknown kinds are left alone, and told"
     );
     let templates = [
         "rollouts.argoproj.io=.spec.template",

@@ -116,6 +116,19 @@ pub(super) fn misplaced(object: &Value, place: &str) -> Vec<String> {
     )]
 }
 
+/// Whether a label or annotation below the spec is the switch.
+pub(super) fn asks_somewhere(object: &Value) -> bool {
+    fn has(value: &Value) -> bool {
+        match value {
+            Value::Object(map) => map.contains_key(INJECT) || map.values().any(has),
+            Value::Array(items) => items.iter().any(has),
+            _ => false,
+        }
+    }
+    // As deep as the parser lets it be.
+    object.get("spec").is_some_and(has)
+}
+
 /// Collects the Namespace objects of a stream.
 pub(super) fn namespaces(object: &Value, into: &mut BTreeMap<String, Namespace>) {
     if is_list(object) {

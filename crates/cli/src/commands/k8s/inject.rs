@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use k8s::inject::Rules;
+use k8s::inject::{Drift, Rules};
 use k8s::offline::{self, Action, PodTemplate};
 
 use super::rules::RulesArgs;
@@ -71,26 +71,26 @@ impl Uninject {
 impl Input {
     /// Manifests to standard output, the report to standard error.
     fn run(&self, action: Action, rules: &Rules) -> Result<()> {
-        let mut stream = String::new();
-        for file in &self.files {
-            // Two files are two documents.
-            if !stream.is_empty() && !stream.ends_with('\n') {
-                stream.push('\n');
-            }
-            let text = read(file)?;
-            if !stream.is_empty() && !text.starts_with("---") {
-                stream.push_str("---\n");
-            }
-            stream.push_str(&text);
-        }
-        let (text, reports) =
-            offline::run(&stream, action, &self.namespace, rules, &self.pod_templates)?;
+        let texts = self.files.iter().map(|file| read(file));
+        let texts = texts.collect::<Result<Vec<_>>>()?;
+        let run =
+            |text: &str| offline::run(text, action, &self.namespace, rules, &self.pod_templates);
+        let (text, reports) = run(&joined(&texts)).map_err(|error| {
+            // By itself each file says which line of it is wrong.
+            let mut alone = self.files.iter().zip(&texts);
+            let found = alone.find_map(|(file, text)| Some((file, run(text).err()?)));
+            found.map_or(anyhow::Error::new(error), |(file, error)| {
+                anyhow::Error::new(error).context(file.display().to_string())
+            })
+        })?;
         let (mut told, mut failures) = (String::new(), 0);
         for report in &reports {
             failures += i64::from(report.is_failure());
             let dull = matches!(
                 report.verdict,
-                offline::Verdict::Unchanged(_) | offline::Verdict::NotInjected
+                offline::Verdict::Unchanged(_)
+                    | offline::Verdict::NotInjected
+                    | offline::Verdict::Compared(Drift::None)
             );
             if !(self.quiet && dull && report.warnings.is_empty()) {
                 told.push_str(&format!("{report}\n"));
@@ -114,6 +114,21 @@ impl Input {
             ),
         }
     }
+}
+
+/// One stream: two files are two documents.
+fn joined(texts: &[String]) -> String {
+    let mut stream = String::new();
+    for text in texts {
+        if !stream.is_empty() && !stream.ends_with('\n') {
+            stream.push('\n');
+        }
+        if !stream.is_empty() && !text.starts_with("---") {
+            stream.push_str("---\n");
+        }
+        stream.push_str(text);
+    }
+    stream
 }
 
 fn read(file: &Path) -> Result<String> {

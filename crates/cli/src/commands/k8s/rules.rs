@@ -26,7 +26,7 @@ impl RulesArgs {
             .as_ref()
             .is_some_and(|section| section.get("trustDomain").is_some());
         let mut rules: Rules = match section {
-            Some(section) => serde_json::from_value(section).context("the injection rules")?,
+            Some(section) => serde_json::from_value(section).context(self.told())?,
             None => Rules::default(),
         };
         if let (Some(trust_domain), false) = (&self.trust_domain, names_one) {
@@ -34,9 +34,17 @@ impl RulesArgs {
         }
         let problems = rules.validate();
         if !problems.is_empty() {
-            bail!("the injection rules:\n  {}", problems.join("\n  "));
+            bail!("{}:\n  {}", self.told(), problems.join("\n  "));
         }
         Ok(rules)
+    }
+
+    fn told(&self) -> String {
+        let file = self
+            .config
+            .as_deref()
+            .map(|file| format!(" of {}", file.display()));
+        format!("the injection rules{}", file.unwrap_or_default())
     }
 }
 
@@ -45,6 +53,12 @@ fn read(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     let mut whole = k8s::offline::parse(&text).with_context(|| path.display().to_string())?;
+    if !whole.is_object() {
+        bail!(
+            "{}: give the injector's configuration: `key: value` lines",
+            path.display()
+        );
+    }
     let is_program = ["inject", "webhook_configurations", "certificate"]
         .iter()
         .any(|key| whole.get(key).is_some());

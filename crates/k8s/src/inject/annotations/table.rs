@@ -1,5 +1,13 @@
 //! Every annotation by name, and as the documentation shows it.
 
+use serde_json::{Map, Value};
+
+use crate::inject::rules::Mode;
+
+const PREFIX: &str = "signet.dev/";
+/// As many are told; the others are told when these are mended.
+const MOST_IDLE: usize = 5;
+
 /// The switch; also a label.
 pub const INJECT: &str = "signet.dev/inject";
 /// The mode of `enabled`.
@@ -47,6 +55,39 @@ pub struct Annotation {
     pub example: &'static str,
     /// What it does.
     pub text: &'static str,
+}
+
+impl Annotation {
+    fn is_read_in(&self, mode: Mode) -> bool {
+        let mut modes = self.modes.split(", ");
+        modes.any(|one| one == "all" || one == mode.as_str())
+    }
+}
+
+/// Annotations with our prefix of which nothing comes: a misspelt allow-list lets everybody in, so it is told.
+pub(super) fn idle(pod: &Value, mode: Mode) -> Vec<String> {
+    let annotations = pod
+        .pointer("/metadata/annotations")
+        .and_then(Value::as_object);
+    let ours = annotations.into_iter().flat_map(Map::keys);
+    let ours = ours.filter(|name| name.starts_with(PREFIX) && *name != STATUS);
+    let mut warnings = Vec::new();
+    for name in ours {
+        let known = ANNOTATIONS.iter().find(|known| known.name == name);
+        match known {
+            None => warnings.push(format!("annotation {name} does not exist: it does nothing")),
+            Some(known) if !known.is_read_in(mode) => warnings.push(format!(
+                "annotation {name} does nothing in mode {}, only in {}",
+                mode.as_str(),
+                known.modes
+            )),
+            Some(_) => {}
+        }
+        if warnings.len() == MOST_IDLE {
+            break;
+        }
+    }
+    warnings
 }
 
 const fn row(

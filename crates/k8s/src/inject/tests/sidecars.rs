@@ -43,6 +43,26 @@ fn native_sidecars_where_they_exist() {
     }
 }
 
+#[test]
+fn annotations_of_which_nothing_comes_are_told() {
+    let warnings = |mode, annotations: &[(&str, &str)]| injected(&with(mode, annotations)).warnings;
+    assert_eq!(
+        warnings("envoy", &[("alow", "shop/frontend"), ("port", "9443")]),
+        ["annotation signet.dev/alow does not exist: it does nothing"]
+    );
+    assert_eq!(
+        warnings("files", &[("allow", "shop/frontend"), ("env", "A=b")]),
+        ["annotation signet.dev/allow does nothing in mode files, only in envoy"]
+    );
+    assert_eq!(
+        warnings("socket", &[("env", "A=b"), ("skip-containers", "x")]),
+        ["annotation signet.dev/env does nothing in mode socket, only in files, envoy"]
+    );
+    let many: Vec<String> = (0..99).map(|number| format!("x{number}")).collect();
+    let many: Vec<_> = many.iter().map(|name| (name.as_str(), "")).collect();
+    assert_eq!(warnings("envoy", &many).len(), 5);
+}
+
 /// INJ-12: what is wrong warns, and the pod still comes out.
 #[test]
 fn wrong_resources_warn() {
