@@ -36,8 +36,9 @@ use crate::{
     disk::Disk,
 };
 
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LONGEST_RETRY: Duration = Duration::from_secs(20);
+/// Until a node has attested, everything on it waits, so a server that comes up is soon asked.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// How long the keeper sleeps at most without a look at the clock.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
