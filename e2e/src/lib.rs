@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod controller;
 pub mod domain;
 pub mod envoy;
+mod folder;
 pub mod injector;
 pub mod installation;
 pub mod kubelet;

@@ -3,6 +3,7 @@
 pub mod shop;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -26,12 +27,17 @@ pub const NAME: &str = "signet";
 /// A machine that builds beside the tests starts six programs slowly.
 const READY_BOUND: Duration = Duration::from_secs(180);
 
+/// The label of Signet's pods.
+const OURS: &str = "app.kubernetes.io/part-of=signet";
+
+/// Server, agent, CSI driver and injector, at the least.
+const PODS: usize = 4;
+
 /// An installed chart and the node it runs on.
 #[derive(Debug)]
 pub struct Release {
     /// The node.
     pub node: Kubelet,
-    link: tempfile::TempDir,
 }
 
 /// The chart's objects with these values, rendered by helm.
@@ -41,18 +47,25 @@ pub struct Release {
 pub fn render(values: &Value) -> Result<Vec<Value>> {
     let file = tempfile::Builder::new().suffix(".json").tempfile()?;
     fs::write(file.path(), values.to_string())?;
+    let path = file.path().to_string_lossy();
+    template(&[
+        NAME,
+        "helm/signet",
+        "--namespace",
+        NAMESPACE,
+        "--values",
+        &path,
+    ])
+}
+
+/// What `helm install` with these words would apply.
+fn template(words: &[&str]) -> Result<Vec<Value>> {
     let version = crate::cluster::KUBERNETES_VERSION;
     let output = Command::new(binaries::helm()?)
-        .args(["template", NAME])
-        .arg(binaries::repository("helm/signet"))
-        .args([
-            "--namespace",
-            NAMESPACE,
-            "--kube-version",
-            version,
-            "--values",
-        ])
-        .arg(file.path())
+        .current_dir(binaries::repository("."))
+        .arg("template")
+        .args(words)
+        .args(["--kube-version", version])
         .stdin(Stdio::null())
         .output()
         .context("start helm")?;
@@ -64,6 +77,15 @@ pub fn render(values: &Value) -> Result<Vec<Value>> {
         .into_iter()
         .filter(|object| !object.is_null())
         .collect())
+}
+
+/// What follows `helm install` in the commands of docs/kubernetes.md.
+fn documented() -> Result<Vec<String>> {
+    let text = fs::read_to_string(binaries::repository("docs/kubernetes.md"))?;
+    let text = text.replace("\\\n", " ");
+    let commands = text.lines();
+    let commands = commands.filter_map(|line| line.strip_prefix("$ helm install "));
+    Ok(commands.map(str::to_owned).collect())
 }
 
 /// What a test changes of the chart's defaults.
@@ -89,7 +111,6 @@ impl Release {
         };
         Ok(Self {
             node: Kubelet::start(cluster, settings).await?,
-            link: tempfile::Builder::new().prefix("sgl").tempdir_in("/tmp")?,
         })
     }
 
@@ -108,15 +129,30 @@ impl Release {
             cluster.apply_yaml(&fs::read_to_string(path)?).await?;
         }
         let objects = render(values)?;
-        for object in &objects {
-            let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
-            // What the controller's webhook is to admit waits for the controller.
-            wait::within(READY_BOUND, &what, || async {
-                cluster.apply(object).await.map(Some)
-            })
-            .await?;
-        }
+        apply(cluster, &objects).await?;
         Ok(objects.len())
+    }
+
+    /// Does what docs/kubernetes.md says, word for word.
+    ///
+    /// # Errors
+    /// When helm or the API server refuses it.
+    pub async fn install_documented(&self, cluster: &Cluster) -> Result<()> {
+        let commands = documented()?;
+        ensure!(
+            commands.len() == 2,
+            "the definitions and the programs: {commands:?}"
+        );
+        for command in commands {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            let at = words.iter().position(|word| *word == "--namespace");
+            let namespace = at.and_then(|at| words.get(at + 1)).context("a namespace")?;
+            if words.contains(&"--create-namespace") {
+                cluster.namespace_named(namespace, &[]).await?;
+            }
+            apply(cluster, &template(&words)?).await?;
+        }
+        Ok(())
     }
 
     /// Waits until every pod of the release is ready; tells their names.
@@ -124,14 +160,14 @@ impl Release {
     /// # Errors
     /// When they are not in time: which, and why.
     pub async fn ready(&self, cluster: &Cluster) -> Result<Vec<String>> {
-        let pods: Api<Pod> = Api::namespaced(cluster.client()?, NAMESPACE);
+        let pods: Api<Pod> = Api::all(cluster.client()?);
         let logs = self.node.logs().display().to_string();
         wait::within(
             READY_BOUND,
             &format!("Signet's pods (logs {logs})"),
             || async {
-                let list = pods.list(&ListParams::default()).await?.items;
-                ensure!(!list.is_empty(), "there is no pod");
+                let list = pods.list(&ListParams::default().labels(OURS)).await?.items;
+                ensure!(list.len() >= PODS, "there are {} pods yet", list.len());
                 let unready = list.iter().filter(|pod| !is_ready(pod));
                 let unready: Vec<String> = unready.map(|pod| why(pod, self.node.logs())).collect();
                 ensure!(unready.is_empty(), "{}", unready.join("\n"));
@@ -171,14 +207,30 @@ impl Release {
 
     /// A short way to it: a socket's path may hold 107 bytes, and a pod's folder alone has more.
     async fn server_socket(&self) -> Result<PathBuf> {
-        let link = self.link.path().join("server");
+        let link = self.node.root().with_file_name("server");
         if !link.exists() {
             let pods = self.node.root().join("var/lib/kubelet/pods");
             let folder = wait::until("the server's socket", || async { Ok(socket_in(&pods)) });
-            std::os::unix::fs::symlink(folder.await?, &link)?;
+            match std::os::unix::fs::symlink(folder.await?, &link) {
+                // Somebody else was faster.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
         }
         Ok(link.join("api.sock"))
     }
+}
+
+async fn apply(cluster: &Cluster, objects: &[Value]) -> Result<()> {
+    for object in objects {
+        let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
+        // What the controller's webhook is to admit waits for the controller.
+        wait::within(READY_BOUND, &what, || async {
+            cluster.apply(object).await.map(Some)
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn socket_in(pods: &Path) -> Option<PathBuf> {

@@ -98,7 +98,8 @@ pub(crate) async fn connect(
     handshake(TcpStream::connect(address).await?, credentials).await
 }
 
-async fn handshake(
+/// The same on a connection that is there already.
+pub(crate) async fn handshake(
     tcp: TcpStream,
     credentials: Option<&Credentials>,
 ) -> Result<TlsStream<TcpStream>> {

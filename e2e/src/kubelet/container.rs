@@ -86,17 +86,10 @@ impl Container {
             text(pod, "/metadata/namespace")?,
             text(pod, "/metadata/name")?
         ));
-        let args: [OsString; 2] = ["run".into(), file.clone().into()];
+        let args: [OsString; 2] = ["run".into(), file.into()];
         let process = Tethered::shim(name, args, &log)?;
         let health = Arc::new(Health::default());
-        let target = probe::Target {
-            network: around.network.clone(),
-            address: around.address.clone(),
-            pid: process.pid(),
-            spec: file,
-            log: node.logs().join("probes.log"),
-            ports: list(container, "/ports").to_vec(),
-        };
+        let target = probe::Target::new(node, around, container, (&id, process.pid()));
         let prober = probe::watch(container, target, Arc::clone(&health));
         Ok(Self {
             id,
@@ -133,6 +126,16 @@ impl Container {
     pub(super) fn kill(&mut self) {
         self.cgroups.kill();
         let _ = self.process.signal(Signal::SIGKILL);
+    }
+
+    /// Ends it now; tells how that looks.
+    pub(super) fn killed(self) -> Ended {
+        Ended {
+            id: self.id.clone(),
+            code: 137,
+            started_at: self.started_at,
+            at: Timestamp::now(),
+        }
     }
 
     /// Where its probes and hooks run.

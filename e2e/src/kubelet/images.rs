@@ -23,7 +23,7 @@ pub struct Image {
 pub struct Images(BTreeMap<String, Image>);
 
 impl Images {
-    /// `envoy`, `signet` and `app` under every name that Signet's manifests and tests give them.
+    /// `envoy`, `signet`, `stock` and `app` under every name that Signet's manifests and tests give them.
     ///
     /// # Errors
     /// When a program was not built or fetched.
@@ -53,6 +53,10 @@ impl Images {
                 &["app", "8080"],
                 1000,
             ),
+        );
+        images.add(
+            "stock",
+            of(binaries::stock()?, "/usr/local/bin/stock", &["x509"], 1000),
         );
         Ok(images)
     }

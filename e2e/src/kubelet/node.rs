@@ -5,14 +5,14 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client};
@@ -44,6 +44,8 @@ pub(super) struct Node {
     client: Client,
     admin: Client,
     next_address: AtomicU32,
+    /// In seconds.
+    ahead: AtomicI64,
     pods: Mutex<BTreeMap<String, Running>>,
     hosts: watch::Sender<String>,
     drivers: Mutex<BTreeMap<String, PathBuf>>,
@@ -63,7 +65,7 @@ pub(super) struct Running {
 
 impl Node {
     pub(super) async fn new(cluster: &Cluster, settings: Settings) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("sgn").tempdir_in("/tmp")?;
+        let folder = crate::folder::fresh("sgn")?;
         let root = folder.path().join("root");
         for name in ["root/var/lib/kubelet/plugins_registry", "logs", "hosts"] {
             fs::create_dir_all(folder.path().join(name))?;
@@ -89,6 +91,7 @@ impl Node {
             labels: settings.labels,
             images: settings.images,
             next_address: AtomicU32::new(u32::from(NODE_ADDRESS) + 1),
+            ahead: AtomicI64::default(),
             pods: Mutex::default(),
             hosts: watch::channel(String::new()).0,
             drivers: Mutex::default(),
@@ -172,6 +175,15 @@ impl Node {
             ])
             .await?;
         Ok((hold, address))
+    }
+
+    /// The time by which tokens are renewed.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::now() + SignedDuration::from_secs(self.ahead.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn go_ahead(&self, seconds: i64) {
+        self.ahead.fetch_add(seconds, Ordering::Relaxed);
     }
 
     pub(super) fn network(&self) -> NetNs {

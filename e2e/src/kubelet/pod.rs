@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::container::{Container, Ended, Surroundings};
 use super::node::{NODE_ADDRESS, Node, Running};
+use super::tokens::Token;
 use super::{csi, list, probe, status, text, volumes};
 use crate::cluster::Tethered;
 use crate::netns::NetNs;
@@ -51,6 +52,7 @@ struct Worker {
     pod: Value,
     slots: Vec<Slot>,
     around: Option<Surroundings>,
+    tokens: Vec<Token>,
     said: Value,
     // Ends after the containers that use it.
     _network: Option<Tethered>,
@@ -100,6 +102,7 @@ impl Worker {
             node,
             pod,
             around: None,
+            tokens: Vec::new(),
             said: Value::Null,
             _network: None,
         }
@@ -121,8 +124,12 @@ impl Worker {
         }
         loop {
             self.look();
-            if !self.finished() {
-                self.start_what_may().await;
+            match status::phase(&self.pod, &self.slots) {
+                "Succeeded" | "Failed" => self.end_sidecars().await,
+                _ => self.start_what_may().await,
+            }
+            for token in &mut self.tokens {
+                token.tend(&self.node, &self.pod).await;
             }
             self.say().await;
             sleep(TICK).await;
@@ -144,14 +151,22 @@ impl Worker {
         self.pod["status"]["podIP"] = json!(address);
         self.pod["status"]["hostIP"] = json!(NODE_ADDRESS);
         let hosts = self.node.path(&format!("hosts/{uid}"));
-        let own = format!("127.0.0.1 localhost\n{address} {name}\n");
-        let services = self.node.hosts().borrow().clone();
-        fs::write(&hosts, own + &services)?;
+        loop {
+            let services = self.node.hosts().borrow().clone();
+            let all = format!("127.0.0.1 localhost\n{address} {name}\n{services}");
+            fs::write(&hosts, all)?;
+            // Whoever rewrote the files meanwhile did not find this one.
+            if *self.node.hosts().borrow() == services {
+                break;
+            }
+        }
+        let volumes = volumes::prepare(&self.node, &self.pod).await?;
+        self.tokens = volumes.tokens;
         let around = Surroundings {
             network,
             address,
             hosts,
-            volumes: volumes::prepare(&self.node, &self.pod).await?,
+            volumes: volumes.places,
             class: status::class(&self.pod).to_owned(),
         };
         let running = Running {
@@ -175,8 +190,9 @@ impl Worker {
                 slot.running = None;
                 let pause = AGAIN * 2_u32.saturating_pow(slot.restarts.min(8)) / 2;
                 slot.not_before = Instant::now() + pause.min(LONGEST_PAUSE);
-                slot.waiting = Some(("CrashLoopBackOff", format!("ended with {}", ended.code)));
+                let waits = ("CrashLoopBackOff", format!("ended with {}", ended.code));
                 slot.last = Some(ended);
+                slot.waiting = restarts(&self.pod, slot).then_some(waits);
             }
         }
     }
@@ -215,19 +231,17 @@ impl Worker {
         }
     }
 
-    fn finished(&mut self) -> bool {
-        let finished = matches!(
-            status::phase(&self.pod, &self.slots),
-            "Succeeded" | "Failed"
-        );
-        if finished {
-            for slot in &mut self.slots {
-                if let Some(mut container) = slot.running.take() {
-                    container.terminate();
-                }
-            }
+    /// The app has ended for good: sidecars end after it, before anybody hears of it.
+    async fn end_sidecars(&mut self) {
+        let deadline = Instant::now() + self.grace();
+        for slot in self.slots.iter_mut().rev() {
+            stop(slot, self.around.as_ref(), &self.node, deadline).await;
         }
-        finished
+    }
+
+    fn grace(&self) -> Duration {
+        let seconds = self.pod["spec"]["terminationGracePeriodSeconds"].as_u64();
+        Duration::from_secs(seconds.unwrap_or(30))
     }
 
     /// Writes the status, when it has changed, and shows it in `/pods`.
@@ -261,25 +275,12 @@ impl Worker {
 
     /// The rest first, then sidecars in reverse order; then the object goes, unless it has gone already.
     async fn end(&mut self, gone: bool) {
-        let grace = match self.pod["spec"]["terminationGracePeriodSeconds"].as_u64() {
-            Some(seconds) if !gone => Duration::from_secs(seconds),
-            _ => Duration::ZERO,
-        };
+        let grace = if gone { Duration::ZERO } else { self.grace() };
         let deadline = Instant::now() + grace;
         for sidecars in [false, true] {
             let slots = self.slots.iter_mut().rev();
             for slot in slots.filter(|slot| (slot.kind == Kind::Sidecar) == sidecars) {
-                if let Some(container) = &mut slot.running {
-                    stop(
-                        &slot.spec,
-                        container,
-                        self.around.as_ref(),
-                        &self.node,
-                        deadline,
-                    )
-                    .await;
-                }
-                slot.running = None;
+                stop(slot, self.around.as_ref(), &self.node, deadline).await;
             }
         }
         csi::unpublish(&self.node, &self.pod).await;
@@ -309,28 +310,25 @@ impl Worker {
 }
 
 /// Its hook, SIGTERM, and patience until the deadline.
-async fn stop(
-    spec: &Value,
-    container: &mut Container,
-    around: Option<&Surroundings>,
-    node: &Node,
-    deadline: Instant,
-) {
+async fn stop(slot: &mut Slot, around: Option<&Surroundings>, node: &Node, deadline: Instant) {
+    let Some(container) = &mut slot.running else {
+        return;
+    };
     let left = deadline.saturating_duration_since(Instant::now());
-    if let (Some(hook), Some(around)) = (probe::pre_stop(spec), around) {
-        let target = probe::Target {
-            network: around.network.clone(),
-            address: around.address.clone(),
-            pid: container.pid(),
-            spec: node.path(&format!("{}.json", container.id)),
-            log: node.logs().join("probes.log"),
-            ports: list(spec, "/ports").to_vec(),
-        };
+    if let (Some(hook), Some(around)) = (probe::pre_stop(&slot.spec), around) {
+        let running = (container.id.as_str(), container.pid());
+        let target = probe::Target::new(node, around, &slot.spec, running);
         let _ = timeout(left, probe::act(hook, &target)).await;
     }
     container.terminate();
-    while container.ended().is_none() && Instant::now() < deadline {
+    let mut ended = container.ended();
+    while ended.is_none() && Instant::now() < deadline {
         sleep(TICK).await;
+        ended = container.ended();
+    }
+    if let Some(container) = slot.running.take() {
+        slot.last = Some(ended.unwrap_or_else(|| container.killed()));
+        slot.waiting = None;
     }
 }
 

@@ -1,34 +1,56 @@
-//! Startup, readiness and liveness probes: HTTP and TCP from inside the pod's network, commands inside the container.
+//! Startup, readiness and liveness probes: the network's from the node, as a kubelet's; commands inside the container.
 
-use std::ffi::OsString;
+mod ask;
+
 use std::future::pending;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use serde_json::Value;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use super::container::Health;
+use super::container::{Health, Surroundings};
+use super::node::Node;
 use super::{list, text};
-use crate::cluster::Tethered;
-use crate::load;
 use crate::netns::NetNs;
+
+pub(super) use ask::act;
 
 /// Where a container's probes go.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    pub(super) network: NetNs,
-    pub(super) address: String,
-    pub(super) pid: u32,
+    /// From where.
+    node: NetNs,
+    /// The pod's.
+    address: String,
+    pid: u32,
     /// The file with its description.
-    pub(super) spec: PathBuf,
-    pub(super) log: PathBuf,
-    pub(super) ports: Vec<Value>,
+    spec: PathBuf,
+    log: PathBuf,
+    ports: Vec<Value>,
+}
+
+impl Target {
+    /// The container that has this ID and runs as this process.
+    pub(super) fn new(
+        node: &Node,
+        around: &Surroundings,
+        container: &Value,
+        (id, pid): (&str, u32),
+    ) -> Self {
+        Self {
+            node: node.network(),
+            address: around.address.clone(),
+            pid,
+            spec: node.path(&format!("{id}.json")),
+            log: node.logs().join("probes.log"),
+            ports: list(container, "/ports").to_vec(),
+        }
+    }
 }
 
 /// Keeps `health` until aborted.
@@ -102,63 +124,7 @@ async fn reaches(probe: &Value, target: &Target, wanted: bool) -> bool {
 /// One probe, within its bound.
 async fn once(probe: &Value, target: &Target) -> Result<()> {
     let seconds = probe["timeoutSeconds"].as_u64().unwrap_or(1).max(1);
-    timeout(Duration::from_secs(seconds), act(probe, target)).await?
-}
-
-/// Does what a probe or hook says, without its bound.
-pub(super) async fn act(probe: &Value, target: &Target) -> Result<()> {
-    if let Some(http) = probe.get("httpGet") {
-        ensure!(
-            http["scheme"].as_str().unwrap_or("HTTP") == "HTTP",
-            "the test kubelet probes by plain HTTP only"
-        );
-        let stream = target.network.connect(address(http, target)?).await?;
-        let path = http["path"].as_str().unwrap_or("/");
-        let answer = load::get_on(stream, path).await?;
-        ensure!((200..400).contains(&answer.status), "{}", answer.status);
-        return Ok(());
-    }
-    if let Some(tcp) = probe.get("tcpSocket") {
-        target.network.connect(address(tcp, target)?).await?;
-        return Ok(());
-    }
-    if let Some(pause) = probe.pointer("/sleep/seconds").and_then(Value::as_u64) {
-        sleep(Duration::from_secs(pause)).await;
-        return Ok(());
-    }
-    let Some(exec) = probe.get("exec") else {
-        bail!("the test kubelet does not know the probe {probe}");
-    };
-    let command = list(exec, "/command").iter().filter_map(Value::as_str);
-    let mut args: Vec<OsString> = vec![
-        "enter".into(),
-        target.pid.to_string().into(),
-        target.spec.clone().into(),
-    ];
-    args.extend(command.map(OsString::from));
-    let mut process = Tethered::shim("exec", args, &target.log)?;
-    loop {
-        if let Some(status) = process.ended()? {
-            ensure!(status.success(), "{status}");
-            return Ok(());
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn address(to: &Value, target: &Target) -> Result<SocketAddr> {
-    let host = to["host"].as_str().unwrap_or(&target.address);
-    let host: IpAddr = host.parse().with_context(|| format!("host {host}"))?;
-    let port = match &to["port"] {
-        Value::String(name) => {
-            let named = target.ports.iter().find(|port| port["name"] == **name);
-            let port = named.with_context(|| format!("no port is called {name}"))?;
-            port["containerPort"].as_u64()
-        }
-        number => number.as_u64(),
-    };
-    let port = port.with_context(|| format!("no port in {to}"))?;
-    Ok(SocketAddr::from((host, u16::try_from(port)?)))
+    timeout(Duration::from_secs(seconds), ask::act(probe, target)).await?
 }
 
 /// The `preStop` hook of a container, if it has one.

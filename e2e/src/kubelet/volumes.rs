@@ -6,34 +6,40 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::Api;
-use kube::api::PostParams;
+use nix::unistd::{Gid, chown};
 use serde_json::Value;
 
 use super::node::Node;
+use super::tokens::Token;
 use super::{csi, environment, list, text};
+
+/// Where each volume of a pod is, and the tokens in them.
+#[derive(Debug, Default)]
+pub(super) struct Volumes {
+    pub(super) places: BTreeMap<String, PathBuf>,
+    pub(super) tokens: Vec<Token>,
+}
 
 /// Where the volumes of this pod are, as the node sees it.
 pub(super) fn folder(uid: &str) -> PathBuf {
     PathBuf::from(format!("/var/lib/kubelet/pods/{uid}"))
 }
 
-/// Makes every volume; tells where each is.
-pub(super) async fn prepare(node: &Node, pod: &Value) -> Result<BTreeMap<String, PathBuf>> {
-    let mut places = BTreeMap::new();
+/// Makes every volume.
+pub(super) async fn prepare(node: &Node, pod: &Value) -> Result<Volumes> {
+    let mut volumes = Volumes::default();
     for volume in list(pod, "/spec/volumes") {
         let name = text(volume, "/name")?;
-        let place = one(node, pod, volume, name)
+        let place = one(node, pod, volume, &mut volumes.tokens)
             .await
             .with_context(|| format!("volume {name}"))?;
-        places.insert(name.to_owned(), place);
+        volumes.places.insert(name.to_owned(), place);
     }
-    Ok(places)
+    Ok(volumes)
 }
 
-async fn one(node: &Node, pod: &Value, volume: &Value, name: &str) -> Result<PathBuf> {
+async fn one(node: &Node, pod: &Value, volume: &Value, tokens: &mut Vec<Token>) -> Result<PathBuf> {
+    let name = text(volume, "/name")?;
     let inside = |path: &Path| node.root().join(path.strip_prefix("/").unwrap_or(path));
     let volumes = folder(text(pod, "/metadata/uid")?).join("volumes");
     let kind = volume
@@ -51,6 +57,7 @@ async fn one(node: &Node, pod: &Value, volume: &Value, name: &str) -> Result<Pat
         let place = node.root().join(place);
         fs::create_dir_all(&place)?;
         fs::set_permissions(&place, fs::Permissions::from_mode(0o777))?;
+        give_to_group(&place, pod)?;
         return Ok(place);
     }
     let kind_folder = match kind.as_str() {
@@ -69,6 +76,7 @@ async fn one(node: &Node, pod: &Value, volume: &Value, name: &str) -> Result<Pat
     fs::create_dir_all(&place)?;
     if kind == "emptyDir" {
         fs::set_permissions(&place, fs::Permissions::from_mode(0o777))?;
+        give_to_group(&place, pod)?;
         return Ok(place);
     }
     let sources = match kind.as_str() {
@@ -77,13 +85,42 @@ async fn one(node: &Node, pod: &Value, volume: &Value, name: &str) -> Result<Pat
         other => bail!("the test kubelet does not know the kind {other}"),
     };
     for source in &sources {
+        if let Some(wanted) = source.get("serviceAccountToken") {
+            let file = place.join(text(wanted, "/path")?);
+            tokens.push(Token::put(node, pod, wanted, file).await?);
+            continue;
+        }
         for (path, bytes) in files(node, pod, source).await? {
             let path = place.join(path);
             fs::create_dir_all(path.parent().context("a folder")?)?;
             fs::write(&path, bytes)?;
         }
     }
+    give_to_group(&place, pod)?;
     Ok(place)
+}
+
+/// What is in a volume belongs to the pod's `fsGroup`, and so does what comes into it.
+pub(super) fn give_to_group(place: &Path, pod: &Value) -> Result<()> {
+    let group = pod.pointer("/spec/securityContext/fsGroup");
+    match group.and_then(Value::as_u64).map(u32::try_from) {
+        Some(group) => give(place, Gid::from_raw(group?)),
+        None => Ok(()),
+    }
+}
+
+fn give(place: &Path, group: Gid) -> Result<()> {
+    let about = fs::symlink_metadata(place)?;
+    chown(place, None, Some(group))?;
+    let more = if about.is_dir() { 0o2770 } else { 0o660 };
+    let mode = about.permissions().mode() | more;
+    fs::set_permissions(place, fs::Permissions::from_mode(mode))?;
+    if about.is_dir() {
+        for entry in fs::read_dir(place)? {
+            give(&entry?.path(), group)?;
+        }
+    }
+    Ok(())
 }
 
 fn host_path(path: &Path, source: &Value) -> Result<PathBuf> {
@@ -97,10 +134,6 @@ fn host_path(path: &Path, source: &Value) -> Result<PathBuf> {
 
 /// Relative paths and contents of one source of a projected volume.
 async fn files(node: &Node, pod: &Value, source: &Value) -> Result<Vec<(String, Vec<u8>)>> {
-    if let Some(token) = source.get("serviceAccountToken") {
-        let bytes = self::token(node, pod, token).await?.into_bytes();
-        return Ok(vec![(text(token, "/path")?.to_owned(), bytes)]);
-    }
     if let Some(fields) = source.get("downwardAPI") {
         let mut files = Vec::new();
         for item in list(fields, "/items") {
@@ -132,34 +165,4 @@ async fn files(node: &Node, pod: &Value, source: &Value) -> Result<Vec<(String, 
             .collect());
     }
     bail!("the test kubelet does not know the source {source}")
-}
-
-/// A token of the pod's service account, bound to the pod, asked for with the node's rights.
-async fn token(node: &Node, pod: &Value, wanted: &Value) -> Result<String> {
-    let account = pod["spec"]["serviceAccountName"]
-        .as_str()
-        .unwrap_or("default");
-    let accounts: Api<ServiceAccount> =
-        Api::namespaced(node.client(), text(pod, "/metadata/namespace")?);
-    let audience = wanted["audience"].as_str().map(str::to_owned);
-    let request = TokenRequest {
-        spec: Some(TokenRequestSpec {
-            audiences: Some(audience.into_iter().collect()),
-            expiration_seconds: wanted["expirationSeconds"].as_i64(),
-            bound_object_ref: Some(BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: Some(text(pod, "/metadata/name")?.to_owned()),
-                uid: Some(text(pod, "/metadata/uid")?.to_owned()),
-            }),
-            ..TokenRequestSpec::default()
-        }),
-        ..TokenRequest::default()
-    };
-    let answer = accounts
-        .create_token_request(account, &PostParams::default(), &request)
-        .await
-        .with_context(|| format!("a token of service account {account}"))?;
-    let token = answer.status.and_then(|status| status.token);
-    token.context("an issued token")
 }

@@ -63,43 +63,68 @@ pub async fn open(cluster: &Cluster, level: &str) -> Result<()> {
 /// A Deployment of the app with a service account of its own.
 #[must_use]
 pub fn app(name: &str, annotations: &Value) -> Value {
-    let account = json!({
-        "apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"namespace": NAMESPACE, "name": name},
-    });
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"namespace": NAMESPACE, "name": name},
+    let container = json!({"image": "app", "ports": [{"containerPort": 8080}]});
+    let pod = pod_of(name, annotations, &[container]);
+    deployment((NAMESPACE, name), &pod)
+}
+
+/// A pod's template that *restricted* lets in, with these containers; the first is called `app`.
+#[must_use]
+pub fn pod_of(account: &str, annotations: &Value, containers: &[Value]) -> Value {
+    let mut containers = containers.to_vec();
+    for (number, container) in containers.iter_mut().enumerate() {
+        if number == 0 {
+            container["name"] = json!("app");
+        }
+        container["securityContext"] = json!({
+            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+        });
+    }
+    json!({
+        "metadata": {"annotations": annotations},
         "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}, "annotations": annotations},
-                "spec": {
-                    "serviceAccountName": name,
-                    "securityContext": {
-                        "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "containers": [{
-                        "name": "app", "image": "app",
-                        "ports": [{"containerPort": 8080}],
-                        "securityContext": {
-                            "allowPrivilegeEscalation": false,
-                            "capabilities": {"drop": ["ALL"]},
-                        },
-                    }],
-                },
+            "serviceAccountName": account,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"},
             },
+            "containers": containers,
         },
-    });
-    json!([account, deployment])
+    })
+}
+
+/// A Deployment of such pods, and its service account, both of this name.
+#[must_use]
+pub fn deployment((namespace, name): (&str, &str), pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    pod["metadata"]["labels"] = json!({"app": name});
+    let metadata = json!({"namespace": namespace, "name": name});
+    json!([
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+            "spec": {"selector": {"matchLabels": {"app": name}}, "template": pod},
+        },
+    ])
+}
+
+/// Waits for the pod of this Deployment of the shop to be ready.
+///
+/// # Errors
+/// When it is not in time, and why.
+pub async fn ready_pod(cluster: &Cluster, node: &Kubelet, name: &str) -> Result<Pod> {
+    ready_pod_in(cluster, node, (NAMESPACE, name)).await
 }
 
 /// Waits for the pod of this Deployment to be ready.
 ///
 /// # Errors
 /// When it is not in time, and why.
-pub async fn ready_pod(cluster: &Cluster, node: &Kubelet, name: &str) -> Result<Pod> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client()?, NAMESPACE);
+pub async fn ready_pod_in(
+    cluster: &Cluster,
+    node: &Kubelet,
+    (namespace, name): (&str, &str),
+) -> Result<Pod> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client()?, namespace);
     let what = format!("the pod of {name} to be ready");
     wait::within(READY_BOUND, &what, || async {
         let params = ListParams::default().labels(&format!("app={name}"));

@@ -9,6 +9,8 @@
 //! shim enter PID SPEC COMMAND…    run a command in a running container
 //! shim app PORT                   the app of the tests
 //! shim get HOST:PORT PATH         a client of it
+//! shim health PORT                a gRPC server of nothing but its health
+//! shim svid FOLDER                whose SVID the files in FOLDER are, if they fit
 //! ```
 
 #![expect(clippy::print_stderr, reason = "a program's last words")]
@@ -19,6 +21,7 @@ mod hold;
 mod tether;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +48,8 @@ fn run() -> Result<()> {
         Some("run") => container::run(&rest),
         Some("enter") => container::enter(&rest),
         Some("app") => app::serve(&rest.first().context("a port")?.to_string_lossy()),
+        Some("health") => app::health(&rest.first().context("a port")?.to_string_lossy()),
+        Some("svid") => app::svid(Path::new(rest.first().context("a folder")?)),
         Some("get") => match &rest[..] {
             [host, path] => app::get(&host.to_string_lossy(), &path.to_string_lossy()),
             _ => bail!("get takes HOST:PORT and a path"),
