@@ -34,10 +34,13 @@ async fn said(scene: &Scene, namespace: &str, pod: &Pod, sign: &str) -> Result<S
 }
 
 #[test]
-fn k1_a_stock_client_gets_its_svid_by_the_csi_volume_and_its_variable_alone() -> Result<()> {
+fn k1_csi_07_a_stock_client_gets_its_svid_by_a_volume_it_cannot_write_to_and_its_variable_alone()
+-> Result<()> {
     scene::on(async |scene: &Scene| {
-        let (namespace, pod) = ran(scene, "socket", "stock", "stock x509").await?;
-        let said = said(scene, &namespace, &pod, "authorities").await?;
+        let script = "stock x509 && ! touch /spiffe-workload-api/x && echo read-only";
+        let (namespace, pod) = ran(scene, "socket", "stock", script).await?;
+        let said = said(scene, &namespace, &pod, "read-only\n").await?;
+        ensure!(said.contains("Read-only file system"), "{said}");
         let line = said.lines().find(|line| line.starts_with('{'));
         let seen: Value = serde_json::from_str(line.context("its JSON")?)?;
         let id = format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/client");

@@ -131,7 +131,7 @@ fn csi_04_a_driver_that_holds_a_removed_folder_knows() {
 }
 
 #[test]
-fn csi_12_a_volume_goes_without_agent_and_after_a_reboot() {
+fn csi_02_csi_12_a_volume_goes_without_agent_and_after_a_reboot() {
     in_own_mounts(|| {
         let node = Node::new();
         node.mounts().publish(&node.target()).unwrap();
