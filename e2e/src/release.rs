@@ -65,7 +65,7 @@ fn template(words: &[&str]) -> Result<Vec<Value>> {
         .current_dir(binaries::repository("."))
         .arg("template")
         .args(words)
-        .args(["--kube-version", version])
+        .args(["--kube-version", version, "--skip-tests"])
         .stdin(Stdio::null())
         .output()
         .context("start helm")?;

@@ -52,6 +52,8 @@ template begins with it; only the first call does the work. It prints nothing.
 {{- $_ := set $x "clusterName" ($spire.clusterName | default $server.clusterName | default $agent.clusterName | default "example-cluster") -}}
 {{- $_ := set $x "clusterDomain" ($server.clusterDomain | default .Values.global.k8s.clusterDomain) -}}
 {{- $_ := set $x "bundleConfigMap" ($spire.bundleConfigMap | default $server.bundleConfigMap | default $agent.bundleConfigMap | default "spire-bundle") -}}
+{{- /* Whether agents start from the ConfigMap. */ -}}
+{{- $_ := set $x "bundleThere" (not (or $agent.trustBundleURL $agent.trustBundleHostPath)) -}}
 {{- $_ := set $x "bundleNs" ($server.notifier.k8sBundle.namespace | default $x.systemNs) -}}
 {{- $_ := set $x "className" ($server.controllerManager.className | default (printf "%s-%s" .Release.Namespace .Release.Name)) -}}
 {{- $_ := set $x "jwtIssuer" ($spire.jwtIssuer | default $server.jwtIssuer) -}}

@@ -11,7 +11,7 @@
   "defaultMode" $injector.mode
   "strict" $injector.strict
   "socket" (dict "kind" $injector.volume "driver" (index .Values "spiffe-csi-driver").pluginName "hostPath" $x.socketDir)
-  "images" (dict "signet" (include "signet.image" (list . $injector)) "envoy" $injector.envoy.image "pullPolicy" .Values.image.pullPolicy "pullSecrets" $secrets)
+  "images" (dict "signet" (include "signet.image" (list . $injector)) "envoy" (include "signet.envoyImage" .) "pullPolicy" .Values.image.pullPolicy "pullSecrets" $secrets)
 -}}
 {{- $conf := dict
   "listen" "0.0.0.0:9443"
@@ -35,4 +35,11 @@
 {{- define "signet.never" -}}
 {{- $x := .Values.x -}}
 {{- concat (list $x.serverNs $x.systemNs $x.injectorNs $x.csiNs) .Values.injector.webhook.ignoreNamespaces | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{/* signet.envoyImage: Envoy's image, of the registry that is given for all images. */}}
+{{- define "signet.envoyImage" -}}
+{{- $image := .Values.injector.envoy.image -}}
+{{- $host := regexFind "^([^/]*[.:][^/]*|localhost)/" $image -}}
+{{- with .Values.global.spire.image.registry -}}{{- printf "%s/%s" . (trimPrefix $host $image) -}}{{- else -}}{{- $image -}}{{- end -}}
 {{- end -}}

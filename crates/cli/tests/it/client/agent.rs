@@ -287,6 +287,36 @@ async fn x509_svids_are_fetched_printed_and_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn svids_are_held_against_the_authorities_of_a_file() {
+    let agent = Agent::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let ask = |more: &str| {
+        let line = format!("agent api fetch x509 -timeout 10s {more}");
+        signet(&agent.socket(), &line)
+    };
+    ask(&format!("-silent -write {path}")).ok();
+    let told = ask(&format!("-bundle {path}/bundle.0.pem")).ok();
+    assert!(told.contains("spiffe://example.org/web"), "{told}");
+    // Authorities of somebody else, whatever is printed.
+    for output in ["pretty", "json"] {
+        let other = format!("-bundle {path}/federated_bundle.0.0.pem -output {output}");
+        let said = ask(&other).failed();
+        let expected = format!(
+            "spiffe://example.org/web is not signed by an authority of {path}/federated_bundle.0.0.pem"
+        );
+        assert!(said.contains(&expected), "{said}");
+    }
+    for (file, expected) in [("svid.0.key", "parse"), ("none.pem", "read")] {
+        let said = ask(&format!("-bundle {path}/{file}")).failed();
+        assert!(
+            said.contains(&format!("{expected} {path}/{file}")),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jwt_svids_are_fetched_and_validated() {
     let agent = Agent::start().await;
     let ask = |line: &str| signet(&agent.socket(), &format!("agent api {line} -timeout 10s"));

@@ -39,6 +39,9 @@ struct X509 {
     /// A folder for the SVIDs, their keys and the bundles; with text output only
     #[arg(long = "write", value_name = "FOLDER")]
     write: Option<PathBuf>,
+    /// Authorities, as PEM, that the SVIDs must be signed by; beside the bundle that comes with them
+    #[arg(long = "bundle", value_name = "FILE")]
+    bundle: Option<PathBuf>,
     #[command(flatten)]
     asking: Asking,
     #[command(flatten)]
@@ -71,13 +74,17 @@ impl X509 {
             .await?
             .context("the agent ended the stream without an SVID")?;
         let took = start.elapsed();
+        let now = runtime::Clock::system().now();
+        if let Some(file) = &self.bundle {
+            x509::read(&answer)?.verify_by(file, now)?;
+        }
         if self.output.is_json() {
             return self
                 .output
                 .print(&answer, |_: &X509svidResponse| Report::default());
         }
         let received = x509::read(&answer)?;
-        received.verify(runtime::Clock::system().now())?;
+        received.verify(now)?;
         if !self.silent {
             say(&received.told(took).into())?;
         }

@@ -1,6 +1,7 @@
 //! The Workload API's X.509 answers, read, checked and told.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -83,6 +84,21 @@ impl Received {
                     "{:?} SVID failed verification against bundle",
                     svid.id().as_str()
                 )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Checks each SVID against the authorities of a PEM file.
+    pub(super) fn verify_by(&self, file: &Path, now: SystemTime) -> Result<()> {
+        let name = file.display();
+        let pem = std::fs::read_to_string(file).with_context(|| format!("read {name}"))?;
+        for Identity { svid, .. } in &self.svids {
+            let bundle = Bundle::from_pem(svid.id().trust_domain(), &pem)
+                .with_context(|| format!("parse {name}"))?;
+            let bundles = BundleSet::from_iter([Arc::new(bundle)]);
+            verify_x509_svid(svid.chain(), &bundles, now).with_context(|| {
+                format!("{} is not signed by an authority of {name}", svid.id())
             })?;
         }
         Ok(())
