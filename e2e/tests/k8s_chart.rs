@@ -1,22 +1,31 @@
 //! K7: every chart value and manifest: real helms, strict schemas, our own programs, and the real API server's dry run.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use e2e::binaries::{self, repository};
 use e2e::cluster::Cluster;
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 /// What `e2e/tools/fetch-helm` puts into the cache folder.
 const HELMS: [&str; 2] = ["helm-4.1.4/helm", "helm-3.17.2/helm"];
+
+/// The operator's definitions of the kinds that the chart renders, from `e2e/tools/build-monitoring`.
+const MONITORING: [&str; 3] = ["podmonitors", "servicemonitors", "prometheusrules"];
+
+/// Requests to the API server at a time.
+const AT_A_TIME: usize = 4;
 
 fn cached(path: &str) -> Result<PathBuf> {
     let found = binaries::cache()?.join(path);
     ensure!(
         found.exists(),
-        "no {}: run e2e/tools/fetch-helm",
+        "no {}: run e2e/tools/fetch-helm and e2e/tools/build-monitoring",
         found.display()
     );
     Ok(found)
@@ -51,20 +60,34 @@ fn documents(text: &str) -> Result<Vec<Value>> {
     Ok(all.into_iter().filter(|one| !one.is_null()).collect())
 }
 
+/// What `helm/tests/check.py` says of all its cases, and every distinct object that it rendered.
+async fn checked() -> Result<&'static (String, Vec<Value>)> {
+    static CHECKED: OnceCell<Result<(String, Vec<Value>)>> = OnceCell::const_new();
+    let checked = CHECKED.get_or_init(|| async {
+        let folder = tempfile::tempdir()?;
+        let objects = folder.path().join("objects.json");
+        let mut check = Command::new(cached("charts/bin/python")?);
+        check.arg(repository("helm/tests/check.py"));
+        for helm in HELMS {
+            check.arg("--helm").arg(cached(helm)?);
+        }
+        check.arg("--monitoring").arg(cached("monitoring")?);
+        check.arg("--signet").arg(binaries::signet()?);
+        let summary = run(check.arg("--objects").arg(&objects)).await?;
+        Ok((summary, serde_json::from_slice(&std::fs::read(objects)?)?))
+    });
+    // The error of one is the error of all that wait for it.
+    checked.await.as_ref().map_err(|error| anyhow!("{error:#}"))
+}
+
 #[tokio::test]
-async fn charts_hold_over_many_values() -> Result<()> {
-    let mut check = Command::new(cached("charts/bin/python")?);
-    check.arg(repository("helm/tests/check.py"));
-    for helm in HELMS {
-        check.arg("--helm").arg(cached(helm)?);
-    }
-    let summary = run(check.arg("--signet").arg(binaries::signet()?)).await?;
-    testkit::aloud(summary);
+async fn k7_charts_hold_over_many_values() -> Result<()> {
+    testkit::aloud(&checked().await?.0);
     Ok(())
 }
 
 #[tokio::test]
-async fn manifests_are_what_the_chart_renders() -> Result<()> {
+async fn k7_hlm_13_manifests_are_what_the_chart_renders() -> Result<()> {
     run(Command::new(repository("e2e/tools/render-manifests")).arg("--check")).await?;
     Ok(())
 }
@@ -72,8 +95,16 @@ async fn manifests_are_what_the_chart_renders() -> Result<()> {
 /// The definitions and the namespaces of `manifests/`, for real: everything else needs them.
 async fn prepared() -> Result<&'static Cluster> {
     let cluster = Cluster::shared().await?;
-    for file in std::fs::read_dir(repository("manifests/crds"))? {
-        let text = std::fs::read_to_string(file?.path())?;
+    let own = std::fs::read_dir(repository("manifests/crds"))?;
+    let mut files = own
+        .map(|file| Ok(file?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    for kind in MONITORING {
+        let file = format!("monitoring/crds/monitoring.coreos.com_{kind}.yaml");
+        files.push(cached(&file)?);
+    }
+    for file in files {
+        let text = std::fs::read_to_string(file)?;
         cluster.apply_yaml(&text).await?;
     }
     for name in ["spire-server", "spire-system"] {
@@ -84,41 +115,100 @@ async fn prepared() -> Result<&'static Cluster> {
     Ok(cluster)
 }
 
+/// What the API server says against these objects, each looked at strictly and by itself.
+async fn refused(cluster: &Cluster, objects: &[Value]) -> Vec<String> {
+    let answers = stream::iter(objects)
+        .map(|object| cluster.apply_dry_run(object))
+        .buffer_unordered(AT_A_TIME);
+    let errors = answers.filter_map(|answer| async { answer.err() });
+    errors.map(|error| format!("{error:#}")).collect().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_takes_the_manifests_and_what_the_chart_renders() -> Result<()> {
+async fn k7_the_api_server_takes_the_manifests_and_every_object_of_every_case() -> Result<()> {
     let cluster = prepared().await?;
     let mut objects = documents(&std::fs::read_to_string(repository(
         "manifests/signet.yaml",
     ))?)?;
-    ensure!(
-        objects.len() > 30,
-        "only {} objects in manifests/signet.yaml",
-        objects.len()
-    );
-    let watched = json!({"enabled": true});
-    for values in [
-        json!({}),
-        json!({"global": {"telemetry": {"prometheus": {"enabled": true, "dashboard": watched}}}}),
-        json!({"spire-agent": {"hostNetwork": false}, "spire-server": {"persistence": {"type": "emptyDir"}}}),
-        json!({"injector": {"volume": "hostPath", "replicaCount": 1}, "spiffe-csi-driver": {"enabled": false}}),
-    ] {
-        objects.extend(rendered(&values).await?);
+    let own = objects.len();
+    ensure!(own > 30, "only {own} objects in manifests/signet.yaml");
+    let cases = &checked().await?.1;
+    ensure!(cases.len() > 250, "only {} objects", cases.len());
+    objects.extend(cases.iter().cloned());
+    let namespaces: BTreeSet<&str> = objects
+        .iter()
+        .filter_map(|object| object["metadata"]["namespace"].as_str())
+        .collect();
+    for name in namespaces {
+        cluster.namespace_named(name, &[]).await?;
     }
-    cluster.apply_dry_run(&Value::Array(objects)).await
+    let started = std::time::Instant::now();
+    let refused = refused(cluster, &objects).await;
+    ensure!(refused.is_empty(), "{}", refused.join("\n"));
+    testkit::aloud(format!(
+        "{} objects taken by the API server in {:?}",
+        objects.len(),
+        started.elapsed()
+    ));
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_refuses_what_the_schema_of_a_resource_forbids() -> Result<()> {
+async fn k7_the_api_server_refuses_wrong_fields_and_says_which() -> Result<()> {
     let cluster = prepared().await?;
-    let mut objects = rendered(&json!({})).await?;
-    let identity = objects
-        .iter_mut()
-        .find(|object| object["kind"] == "ClusterSPIFFEID")
-        .context("the chart renders a ClusterSPIFFEID")?;
-    identity["spec"]["spiffeIdTemplate"] = json!("spiffe://example.org/x");
-    let refused = cluster.apply_dry_run(identity).await;
-    let message = format!("{:#}", refused.err().context("a misspelled field passes")?);
-    ensure!(message.contains("spiffeIdTemplate"), "{message}");
+    let watched = json!({"enabled": true});
+    let objects = rendered(&json!({"global": {"telemetry": {"prometheus":
+        {"enabled": true, "rules": watched, "serviceMonitor": watched}}}}))
+    .await?;
+    // Kind, where, a wrong value, what the refusal must name.
+    let table = [
+        (
+            "ClusterSPIFFEID",
+            "/spec",
+            json!({"spiffeIdTemplate": "x"}),
+            "spiffeIdTemplate",
+        ),
+        (
+            "Deployment",
+            "/spec/template/spec",
+            json!({"contaners": []}),
+            "contaners",
+        ),
+        (
+            "NetworkPolicy",
+            "/spec",
+            json!({"policyTypes": ["Inwards"]}),
+            "policyTypes",
+        ),
+        (
+            "PodDisruptionBudget",
+            "/spec",
+            json!({"maxUnavailable": "half"}),
+            "maxUnavailable",
+        ),
+        (
+            "ServiceMonitor",
+            "/spec",
+            json!({"endpoint": []}),
+            "endpoint",
+        ),
+        (
+            "PrometheusRule",
+            "/spec/groups/0",
+            json!({"interval": "soon"}),
+            "interval",
+        ),
+    ];
+    for (kind, place, wrong, named) in table {
+        let found = objects.iter().find(|object| object["kind"] == kind);
+        let mut object = found.with_context(|| format!("no {kind}"))?.clone();
+        let place = object.pointer_mut(place).context("the place")?;
+        let (place, wrong) = (place.as_object_mut(), wrong.as_object());
+        let wrong = wrong.context("an object")?.clone();
+        place.context("an object")?.extend(wrong);
+        let refused = refused(cluster, &[object]).await.join("\n");
+        ensure!(refused.contains(named), "{kind}, {named}: {refused:?}");
+    }
     Ok(())
 }
 
@@ -206,7 +296,7 @@ fn pod_of(workload: &Value, namespace: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_programs_that_need_the_node_are_not_restricted() -> Result<()> {
+async fn hlm_05_only_programs_that_need_the_node_are_not_restricted() -> Result<()> {
     let cluster = prepared().await?;
     let enforced = [("pod-security.kubernetes.io/enforce", "restricted")];
     let namespace = cluster.namespace("restricted", &enforced).await?;

@@ -1,5 +1,8 @@
 """Values that must render, and values that must not, with what has to be said about them."""
 
+import network
+import pods
+
 DOMAIN = {"trustDomain": "corp.example", "clusterName": "east"}
 
 
@@ -37,6 +40,16 @@ GOOD = {
     "storage-class": spire(persistence={"storageClass": "fast"}),
     "registry": {"global": {"spire": {"image": {"registry": "registry.corp.example:5000"}}, "imagePullSecrets": [{"name": "pull"}]}},
     "digest": {"image": {"digest": "sha256:" + "ab" * 32, "registry": "registry.corp.example"}},
+    "registry-and-digest": {
+        "global": {"spire": {"image": {"registry": "registry.corp.example:5000"}}, "imagePullSecrets": [{"name": "pull"}]},
+        "image": {"digest": "sha256:" + "ab" * 32}, "injector": {"envoy": {"image": "docker.io/envoyproxy/envoy@sha256:" + "cd" * 32}},
+    },
+    "images-of-parts": {
+        "spire-server": {"image": {"registry": "s.example", "digest": "sha256:" + "a1" * 32}, "controllerManager": {"image": {"tag": "a2"}}, "imagePullSecrets": ["s"]},
+        "spire-agent": {"image": {"registry": "a.example", "tag": "a3"}, "imagePullSecrets": ["a"]},
+        "spiffe-csi-driver": {"image": {"repository": "c/signet", "digest": "sha256:" + "a4" * 32}, "imagePullSecrets": ["c"]},
+        "injector": {"image": {"registry": "i.example", "digest": "sha256:" + "a5" * 32}, "imagePullSecrets": ["i"]},
+    },
     "part-image": part("spire-agent", image={"registry": "other.example", "repository": "x/signet", "tag": "9", "pullPolicy": "Always"}),
     "pull-secrets": {"spire-agent": {"imagePullSecrets": ["a"]}, "injector": {"imagePullSecrets": [{"name": "b"}]}},
     "openshift": {"global": {"openshift": True}},
@@ -115,7 +128,7 @@ GOOD = {
         "spire-server",
         podAnnotations={"a": "b"}, podLabels={"c": "d"}, podSecurityContext={"runAsUser": 1000}, tolerations=[{"key": "x", "operator": "Exists"}],
         affinity={"nodeAffinity": {}}, extraEnv=[{"name": "TZ", "value": "UTC"}], extraVolumes=[{"name": "t", "emptyDir": {}}],
-        extraVolumeMounts=[{"name": "t", "mountPath": "/t"}], priorityClassName="", adminIDs=["spiffe://corp.example/admin"], auditLogEnabled=True,
+        extraVolumeMounts=[{"name": "t", "mountPath": "/t"}], priorityClassName="corp-critical", adminIDs=["spiffe://corp.example/admin"], auditLogEnabled=True,
         service={"type": "LoadBalancer", "port": 443, "annotations": {"lb": "internal"}}, logLevel="debug", logFormat="json",
     ),
     "bundle-selected": part("spire-server", notifier={"k8sBundle": {"namespaceSelector": {"matchLabels": {"mesh": "on"}}}}),
@@ -123,6 +136,7 @@ GOOD = {
     "bundle-signed": part("spire-server", notifier={"k8sBundle": {"namespace": "trust", "clusterTrustBundle": {"name": "roots", "signerName": "corp.example/mesh"}}}),
     "bundle-off": part("spire-server", notifier={"k8sBundle": {"enabled": False}}),
     "agent-pod-network": part("spire-agent", hostNetwork=False),
+    "agent-pod-network-url": part("spire-agent", hostNetwork=False, trustBundleURL="https://spire.corp.example:8443/bundle"),
     "agent-host-cert": part("spire-agent", workloadAttestors={"k8s": {"verification": {"type": "hostCert"}}}),
     "agent-url": part("spire-agent", trustBundleURL="https://spire.corp.example/bundle", trustBundleFormat="spiffe"),
     "agent-host-bundle": part("spire-agent", trustBundleHostPath="/etc/spire/bundle.pem"),
@@ -130,6 +144,9 @@ GOOD = {
     "agent-sds": part("spire-agent", sds={"defaultSVIDName": "own", "disableSPIFFECertValidation": True}, workloadAttestors={"unix": {"enabled": True}}),
     "agent-no-sds": part("spire-agent", sds={"enabled": False}, keyManager={"memory": {"enabled": True}}),
     "agent-proxy-rbac": part("spire-agent", kubeletAuthorization="nodes/proxy", hostAliases=[{"ip": "10.0.0.1", "hostnames": ["spire"]}]),
+    "injector-affinity": part("injector", affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["system"]}]}]}}}),
+    "policies-open-agents": {"spire-agent": {"hostNetwork": False}, **prometheus()},
     "csi-other": part("spiffe-csi-driver", pluginName="id.corp.example", kubeletPath="/var/snap/kubelet", csiDriverLabels={"a": "b"}),
     "injector-one": part("injector", replicaCount=1, mode="envoy", strict=True),
     "injector-five": part("injector", replicaCount=5, podDisruptionBudget={"maxUnavailable": "40%"}, webhook={"failurePolicy": "Ignore", "ignoreNamespaces": ["dev"]}),
@@ -145,6 +162,25 @@ GOOD = {
     },
 }
 
+# Cases that are rendered for every version of Kubernetes.
+EVERY_VERSION = {
+    "default", "recommended", "openshift", "everything-watched", "pod-monitor", "server-store-pvc", "injector-five", "bundle-signed",
+    "agent-pod-network", "agent-proxy-rbac", "controller-own", "policies-narrow",
+}
+# case: what else must hold of its objects.
+EXPECTED = {
+    "registry": lambda found: [*pods.hlm_12_every_image_is_of(found, "registry.corp.example:5000", None, "pull")],
+    "registry-and-digest": lambda found: [*pods.hlm_12_every_image_is_of(found, "registry.corp.example:5000", "sha256:" + "ab" * 32, "pull")],
+    "images-of-parts": lambda found: [*pods.hlm_12_each_part_may_have_an_image_of_its_own(found, {
+        "spire-server": ("s.example/signet@sha256:" + "a1" * 32, "s"), "spire-controller-manager": ("s.example/signet:a2", "s"),
+        "spire-agent": ("a.example/signet:a3", "a"), "spiffe-csi-driver": ("c/signet@sha256:" + "a4" * 32, "c"),
+        "signet-injector": ("i.example/signet@sha256:" + "a5" * 32, "i"), "svid": ("a.example/signet:a3", "a"),
+    })],
+    "policies-narrow": lambda found: [*network.hlm_06_figures_are_for(found, {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}})],
+    "openshift": lambda found: [*pods.hlm_14_openshift_has_leave(found)],
+    "recommended": lambda found: [*pods.hlm_05_there_are_namespaces(found)],
+}
+
 # name: (values, what the message must say)
 BAD = {
     "unknown key": ({"spire-server": {"replicas": 2}}, "replicas"),
@@ -158,6 +194,14 @@ BAD = {
     "wrong signer": (part("spire-server", notifier={"k8sBundle": {"clusterTrustBundle": {"signerName": "mesh"}}}), "signerName"),
     "wrong digest": ({"image": {"digest": "ab12"}}, "digest"),
     "wrong key type": ({"spire-server": {"caKeyType": "ed25519"}}, "caKeyType"),
+    "wrong share": ({"injector": {"podDisruptionBudget": {"maxUnavailable": "some"}}}, "maxUnavailable"),
+    "agents with certificates": ({"spire-agent": {"nodeAttestor": {"x509POP": {"enabled": True}}}}, "spire-agent.nodeAttestor.x509POP.enabled: the chart gives"),
+    "nested": ({"global": {"spire": {"upstreamServerAddress": "root.corp.example"}}}, "global.spire.upstreamServerAddress: nested servers"),
+    "strict, everything at once": (
+        {"global": {"spire": {"strictMode": True}}, "image": {"tag": "latest"}, "spire-server": {"persistence": {"type": "emptyDir"}, "replicaCount": 2}},
+        ["global.spire.trustDomain: strictMode", "global.spire.clusterName: strictMode", "image.tag: strictMode", "persistence.type: strictMode", "spire-server.replicaCount: 2"],
+    ),
+    "strict, no effect": ({**spire(strictMode=True), "spire-server": {"ingress": {"enabled": True}}}, "spire-server.ingress.enabled: no effect"),
     "strict, no names": ({"global": {"spire": {"strictMode": True}}}, "global.spire.trustDomain: strictMode wants"),
     "strict, example": (spire(strictMode=True, trustDomain="example.org"), "global.spire.trustDomain"),
     "strict, empty dir": ({**spire(strictMode=True), "spire-server": {"persistence": {"type": "emptyDir"}}}, "spire-server.persistence.type"),

@@ -1,8 +1,9 @@
 """Renders the charts with every helm over many values, and looks at what comes out.
 
-    check.py --helm HELM [--helm HELM …] [--signet SIGNET] [--released VERSION]
+    check.py --helm HELM [--helm HELM …] --monitoring FOLDER [--signet SIGNET] [--released VERSION] [--objects FILE]
 
-Prints one line per finding and a count at the end; ends with 1 when there was a finding.
+Prints one line per finding and a count at the end; ends with 1 when there was a finding. FOLDER is what
+e2e/tools/build-monitoring makes. With --objects, every distinct object that was rendered is written to FILE as JSON.
 """
 
 import argparse
@@ -17,7 +18,9 @@ import tempfile
 import yaml
 
 import cases
+import controls
 import figures
+import names
 import policy
 import schemas
 import upgrade
@@ -28,37 +31,46 @@ CRDS = ROOT / "helm" / "signet-crds"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Releases whose name decides what is in them.
 RELEASES = {"seed-server-guide": "spire-server", "seed-agent-guide": "spire-agent"}
+KUBERNETES = "1.34.0"
 
 
 def run(*command):
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
 
 
-def template(helm, case, *more, chart=CHART):
+def template(helm, case, *more, chart=CHART, kubernetes=KUBERNETES):
     release = RELEASES.get(case.stem, "signet")
-    return run(helm, "template", release, chart, "--namespace", "spire-system", "--kube-version", "1.34.0", "--values", case, *more)
+    return run(helm, "template", release, chart, "--namespace", "spire-system", "--kube-version", kubernetes, "--values", case, *more)
 
 
 def documents(text):
     return [document for document in yaml.load_all(text, Loader=LOADER) if document]
 
 
+def read(path):
+    return yaml.load(path.read_text(), Loader=LOADER)
+
+
 class Checks:
-    def __init__(self, helms, signet, folder):
-        self.helms = helms
-        self.signet = signet
+    def __init__(self, arguments, folder):
+        self.helms = arguments.helm
+        self.signet = arguments.signet
+        self.monitoring = arguments.monitoring
         self.folder = folder
         self.findings = []
         self.counts = {"renderings": 0, "documents": 0, "configurations": 0, "refusals": 0, "upgrades": 0}
         self.seen = {}
+        self.objects = {}
         self.confs = {}
-        crds = [yaml.load(path.read_text(), Loader=LOADER) for path in sorted((ROOT / "manifests" / "crds").glob("*.yaml"))]
-        self.customs = schemas.custom(crds)
+        definitions = sorted((ROOT / "manifests" / "crds").glob("*.yaml")) + sorted(
+            self.monitoring / "crds" / f"monitoring.coreos.com_{kind}.yaml" for kind in ("podmonitors", "servicemonitors", "prometheusrules")
+        )
+        self.customs = schemas.custom(map(read, definitions))
 
     def finding(self, where, what):
         self.findings.append(f"{where}: {what}")
 
-    def good(self, case):
+    def hlm_01_hlm_09_lints_and_renders(self, case):
         """Lints and renders one case with every helm; all must give the same objects, twice the same bytes."""
         rendered = []
         for helm in self.helms:
@@ -83,32 +95,63 @@ class Checks:
         for other in several[1:]:
             if sorted(map(json.dumps, other)) != sorted(map(json.dumps, several[0])):
                 self.finding(case.stem, "helms do not agree")
-        for problem in policy.problems(several[0]):
+        problems = policy.problems(several[0])
+        if case.stem in cases.EXPECTED:
+            problems += cases.EXPECTED[case.stem](several[0])
+        for problem in problems:
             self.finding(case.stem, problem)
         for document in several[0]:
             self.counts["documents"] += 1
-            self.document(case, document)
+            self.document(case.stem, document, tuple(schemas.VERSIONS))
 
-    def document(self, case, document):
+    def document(self, case, document, versions):
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
-        if digest not in self.seen:
-            self.seen[digest] = schemas.problems(document, self.customs)
-        for problem in self.seen[digest]:
-            self.finding(case.stem, f"{policy.name(document)}: {problem}")
+        self.objects[digest] = document
+        if (digest, versions) not in self.seen:
+            self.seen[digest, versions] = schemas.problems(document, self.customs, versions)
+        for problem in self.seen[digest, versions]:
+            self.finding(case, f"{policy.name(document)}: {problem}")
         if document["kind"] == "ConfigMap":
             for key, text in document["data"].items():
-                self.confs.setdefault((key, text), case.stem)
+                self.confs.setdefault((key, text), case)
 
-    def refused(self, name, values, expected):
-        case = self.folder / "bad.yaml"
-        case.write_text(yaml.safe_dump(values))
+    def hlm_01_each_version_gets_what_it_has(self, version, files):
+        """Rendered for a version of Kubernetes, held against its schemas; the agent's grant is the finest that it knows."""
+        grant = "nodes/pods" if schemas.at_least(version, "1.33") else "nodes/proxy"
+        for case in (case for case in files if case.stem in cases.EVERY_VERSION):
+            rendered = template(self.helms[0], case, kubernetes=f"{version}.0")
+            self.counts["renderings"] += 1
+            where = f"{case.stem} for {version}"
+            found = documents(rendered.stdout)
+            for problem in [rendered.stderr] if rendered.returncode else policy.problems(found):
+                self.finding(where, problem)
+            granted = {resource for one in found if one["kind"] == "ClusterRole" for rule in one["rules"] for resource in rule["resources"] if resource.startswith("nodes/")}
+            if granted != ({"nodes/proxy"} if case.stem == "agent-proxy-rbac" else {grant}):
+                self.finding(where, f"the agent may get {granted}")
+            for document in found:
+                self.counts["documents"] += 1
+                self.document(where, document, (version,))
+
+    def hlm_01_what_is_too_old_is_refused(self, default):
         for helm in self.helms:
-            answer = template(helm, case)
+            for chart, version in ((CHART, "1.29.9"), (CRDS, "1.29.9")):
+                answer = run(helm, "template", "signet", chart, "--kube-version", version)
+                self.counts["refusals"] += 1
+                if answer.returncode == 0 or "requires kubeVersion: >=1.30.0" not in answer.stderr:
+                    self.finding(chart.name, f"{helm.parent.name} for Kubernetes {version}: {answer.stderr or 'rendered'}")
+
+    def hlm_02_hlm_10_refused(self, case, values, expected):
+        """What is wrong, unsupported, or left as it is under strictMode ends with a message that names it."""
+        path = self.folder / "bad.yaml"
+        path.write_text(yaml.safe_dump(values))
+        for helm in self.helms:
+            answer = template(helm, path)
             self.counts["refusals"] += 1
             if answer.returncode == 0:
-                self.finding(name, f"{helm.parent.name} renders it")
-            elif expected not in answer.stderr:
-                self.finding(name, f"{helm.parent.name} does not say {expected!r}: {answer.stderr}")
+                self.finding(case, f"{helm.parent.name} renders it")
+            for words in [expected] if isinstance(expected, str) else expected:
+                if answer.returncode and words not in answer.stderr:
+                    self.finding(case, f"{helm.parent.name} does not say {words!r}: {answer.stderr}")
 
     def configurations(self):
         """What the programs themselves say of their configurations."""
@@ -127,12 +170,17 @@ class Checks:
             self.counts["configurations"] += 1
             if answer.returncode:
                 self.finding(case, f"{key}: {answer.stderr}")
+        for kind in ("server", "agent") if self.signet else ():
+            path = self.folder / "wrong.conf"
+            path.write_text(json.dumps({kind: {}}))
+            if run(self.signet, kind, "validate", "-config", path).returncode == 0:
+                self.finding("controls", "a wrong configuration passes")
 
-    def upgrades(self, files):
+    def hlm_04_upgrades(self, files):
         """From each release to this chart, and from this chart to itself under a later number."""
         later = self.folder / "later"
         shutil.copytree(CHART, later)
-        metadata = yaml.safe_load((later / "Chart.yaml").read_text())
+        metadata = read(later / "Chart.yaml")
         (later / "Chart.yaml").write_text(yaml.safe_dump({**metadata, "version": "99.9.9", "appVersion": "99.9.9"}))
         renderings = {}
         for case in (case for case in files if case.stem in upgrade.KEPT):
@@ -148,7 +196,7 @@ class Checks:
                     self.finding(f"{case} since {version}", problem)
         return renderings
 
-    def crds(self):
+    def hlm_04_definitions_are_a_chart_of_their_own(self):
         """The chart of the definitions holds those of manifests/crds, byte for byte."""
         ours = {path.name: path.read_bytes() for path in (CRDS / "files").glob("*.yaml")}
         source = {path.name: path.read_bytes() for path in (ROOT / "manifests" / "crds").glob("*.yaml")}
@@ -156,86 +204,66 @@ class Checks:
             self.finding("signet-crds", "files/ is not manifests/crds; run `make manifests`")
         for helm in self.helms:
             linted = run(helm, "lint", "--strict", CRDS)
-            rendered = run(helm, "template", "crds", CRDS)
+            rendered = run(helm, "template", "crds", CRDS, "--kube-version", KUBERNETES)
+            found = documents(rendered.stdout)
             if linted.returncode or rendered.returncode:
                 self.finding("signet-crds", linted.stdout + rendered.stderr)
-            elif len(documents(rendered.stdout)) != len(source):
+            elif len(found) != len(source):
                 self.finding("signet-crds", "not every definition is rendered")
+            for document in found:
+                self.document("signet-crds", document, tuple(schemas.VERSIONS))
 
+    def all_of(self, where, problems):
+        for problem in problems:
+            self.finding(where, problem)
 
-    def controls(self):
-        """That the checks find anything: objects that are wrong on purpose."""
-        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "wrong"}}
-        for what, document, check in [
-            ("unknown field", {**role, "rules": [], "rulez": []}, lambda one: schemas.problems(one, self.customs)),
-            ("wrong type", {**role, "rules": [{"verbs": "get"}]}, lambda one: schemas.problems(one, self.customs)),
-            ("unknown kind", {**role, "kind": "ClusterRule"}, lambda one: schemas.problems(one, self.customs)),
-            (
-                "custom resource",
-                {"apiVersion": "spire.spiffe.io/v1alpha1", "kind": "ClusterSPIFFEID", "metadata": {"name": "x"}, "spec": {"spiffeIDTemplat": "x"}},
-                lambda one: schemas.problems(one, self.customs),
-            ),
-            ("wildcard", {**role, "rules": [{"apiGroups": ["*"], "resources": ["pods"], "verbs": ["get"]}]}, lambda one: policy.problems([one])),
-            ("secrets", {**role, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]}, lambda one: policy.problems([one])),
-            ("writes", {**role, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["delete"]}]}, lambda one: policy.problems([one])),
-            (
-                "config maps",
-                {**role, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create"]}]},
-                lambda one: policy.problems([one]),
-            ),
-            ("by name only", {
-                **role, "metadata": {"name": "x", "labels": {"app.kubernetes.io/name": "signet-injector"}},
-                "rules": [{"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"], "verbs": ["patch"]}],
-            }, lambda one: policy.problems([one])),
-            ("role of a namespace", {**role, "kind": "Role", "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}, lambda one: policy.problems([one])),
-            ("hook", {**role, "rules": [], "metadata": {"name": "x", "annotations": {"helm.sh/hook": "pre-install"}}}, lambda one: policy.problems([one])),
-        ]:
-            if not check(document):
-                self.finding("controls", f"nobody finds: {what}")
-        old = {"kind": "Deployment", "metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"a": "b"}}}}
-        new = {**old, "spec": {"selector": {"matchLabels": {"a": "c"}}}}
-        for what, later in (("a changed selector", [new]), ("a removed object", [])):
-            if not list(upgrade.problems(upgrade.fixed([old]), upgrade.fixed(later))):
-                self.finding("controls", f"nobody finds: {what}")
-        for server in (True, False):
-            path = self.folder / "wrong.conf"
-            path.write_text('{"server": {}}' if server else '{"agent": {}}')
-            if self.signet and run(self.signet, "server" if server else "agent", "validate", "-config", path).returncode == 0:
-                self.finding("controls", "a wrong configuration passes")
+    def everything(self):
+        files = sorted((CHART / "ci").glob("*.yaml"))
+        for case, values in cases.GOOD.items():
+            path = self.folder / f"{case}.yaml"
+            path.write_text(yaml.safe_dump(values))
+            files.append(path)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for case, rendered in zip(files, pool.map(self.hlm_01_hlm_09_lints_and_renders, files)):
+                self.looked_at(case, rendered)
+            list(pool.map(lambda version: self.hlm_01_each_version_gets_what_it_has(version, files), schemas.VERSIONS))
+        self.hlm_01_what_is_too_old_is_refused(files[0])
+        for case, (values, expected) in cases.BAD.items():
+            self.hlm_02_hlm_10_refused(case, values, expected)
+        self.configurations()
+        renderings = self.hlm_04_upgrades(files)
+        self.hlm_04_definitions_are_a_chart_of_their_own()
+        for chart in (CHART, CRDS):
+            self.all_of("schema", names.hlm_02_schemas_are_closed(chart))
+        self.all_of("names", names.hlm_03_names_of_spires_charts_are_taken_and_explained(ROOT))
+        promcheck = self.monitoring / "promcheck"
+        self.all_of("figures", figures.hlm_08_rules_and_panels_are_promql_over_figures_that_there_are(ROOT, promcheck))
+        self.all_of("figures", figures.hlm_08_the_least_alerts_are_there((CHART / "files" / "alerts.yaml").read_text()))
+        several = {case.stem: documents(template(self.helms[0], case).stdout) for case in files if case.stem in controls.BASES}
+        self.all_of("controls", controls.missed(several, self.customs, ROOT, promcheck))
+        return files, renderings
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--helm", type=pathlib.Path, action="append", required=True)
+    parser.add_argument("--monitoring", type=pathlib.Path, required=True)
     parser.add_argument("--signet", type=pathlib.Path)
     parser.add_argument("--released", metavar="VERSION")
+    parser.add_argument("--objects", type=pathlib.Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        checks = Checks(arguments.helm, arguments.signet, folder)
-        files = sorted((CHART / "ci").glob("*.yaml"))
-        for name, values in cases.GOOD.items():
-            path = folder / f"{name}.yaml"
-            path.write_text(yaml.safe_dump(values))
-            files.append(path)
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for case, rendered in zip(files, pool.map(checks.good, files)):
-                checks.looked_at(case, rendered)
-        for name, (values, expected) in cases.BAD.items():
-            checks.refused(name, values, expected)
-        checks.configurations()
-        renderings = checks.upgrades(files)
-        checks.crds()
-        checks.controls()
-        for problem in figures.problems(ROOT):
-            checks.finding("figures", problem)
+        checks = Checks(arguments, pathlib.Path(folder))
+        files, renderings = checks.everything()
     if arguments.released:
         upgrade.write(arguments.released, renderings)
+    if arguments.objects:
+        arguments.objects.write_text(json.dumps(list(checks.objects.values())))
     for finding in checks.findings:
         print(finding)
     counts = ", ".join(f"{count} {what}" for what, count in checks.counts.items())
-    print(f"{len(files)} values files, {len(cases.BAD)} wrong ones: {counts}; {len(checks.seen)} distinct objects against Kubernetes "
-          f"{schemas.VERSIONS[0]} to {schemas.VERSIONS[-1]}; {len(checks.findings)} findings")
+    print(f"{len(files)} values files, {len(cases.BAD)} wrong ones: {counts}; {len(checks.objects)} distinct objects against Kubernetes "
+          f"{schemas.VERSIONS[0]} to {schemas.VERSIONS[-1]}; {len(controls.ALL)} planted mistakes; {len(checks.findings)} findings")
     raise SystemExit(bool(checks.findings))
 
 

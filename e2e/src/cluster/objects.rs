@@ -80,13 +80,13 @@ impl Cluster {
             .await
     }
 
-    /// As [`Cluster::apply`], but nothing is kept.
+    /// As [`Cluster::apply`], but nothing is kept, and a field that the API server does not know is an error.
     ///
     /// # Errors
     /// When the API server would refuse one; with its kind and name.
     pub async fn apply_dry_run(&self, objects: &Value) -> Result<()> {
-        self.apply_with(objects, &PatchParams::apply(MANAGER).force().dry_run())
-            .await
+        let params = PatchParams::apply(MANAGER).force().dry_run();
+        self.apply_with(objects, &params.validation_strict()).await
     }
 
     /// Applies every document of a YAML text.
