@@ -1,5 +1,6 @@
 """Values that must render, and values that must not, with what has to be said about them."""
 
+import names
 import network
 import pods
 
@@ -177,6 +178,7 @@ EXPECTED = {
         "signet-injector": ("i.example/signet@sha256:" + "a5" * 32, "i"), "svid": ("a.example/signet:a3", "a"),
     })],
     "policies-narrow": lambda found: [*network.hlm_06_figures_are_for(found, {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}})],
+    "from-spires-charts": lambda found: [*pods.hlm_12_every_image_is_of(found, "registry.corp.example", None, "registry"), *names.hlm_03_a_migrated_file_means_what_it_meant(found)],
     "openshift": lambda found: [*pods.hlm_14_openshift_has_leave(found)],
     "recommended": lambda found: [*pods.hlm_05_there_are_namespaces(found)],
 }

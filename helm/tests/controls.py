@@ -3,6 +3,7 @@
 import copy
 
 import figures
+import monitors
 import names
 import network
 import pods
@@ -12,7 +13,7 @@ import schemas
 import upgrade
 
 # Cases whose renderings the mistakes are planted into.
-BASES = {"default", "openshift", "recommended", "policies-open-agents", "agent-pod-network-url", "registry-and-digest", "everything-watched", "pod-monitor"}
+BASES = {"default", "openshift", "recommended", "policies-open-agents", "agent-pod-network-url", "registry-and-digest", "everything-watched", "pod-monitor", "from-spires-charts"}
 
 
 def one(documents, kind, part):
@@ -56,6 +57,7 @@ LEVELS = pods.hlm_05_namespaces_ask_for_the_level_that_their_pods_need
 PORTS, WAYS = network.hlm_06_only_ports_that_are_asked_are_open, network.hlm_06_pods_go_where_they_need_to
 ONE_POLICY, AGENTS = network.hlm_06_every_pod_has_one_policy_or_the_nodes_network, network.hlm_06_agents_alone_ask_the_server
 APART, GRANTS = pods.hlm_07_replicas_are_kept_apart_and_a_drain_takes_one, rights.hlm_11_roles_grant_what_the_table_says
+MONITORS = monitors.hlm_08_monitors_ask_every_program_once
 IMAGES = pods.hlm_12_images_have_a_version_or_a_digest
 LINUX, LEAVE = pods.hlm_14_pods_are_for_linux, pods.hlm_14_openshift_gives_leave_to_programs_of_the_node_alone
 
@@ -102,6 +104,12 @@ ALL = [
     ("apart from others", "default", APART, lambda ds: pod(ds, *INJECTOR)["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"]["labelSelector"]["matchLabels"].update(x="y")),
     ("no anti-affinity", "default", APART, lambda ds: pod(ds, *INJECTOR).pop("affinity")),
     ("no priority", "default", APART, lambda ds: pod(ds, *AGENT).pop("priorityClassName")),
+    ("a monitor of no port", "everything-watched", MONITORS, lambda ds: one(ds, "ServiceMonitor", "agent")["spec"]["endpoints"][0].update(port="figures")),
+    ("a monitor of another namespace", "pod-monitor", MONITORS, lambda ds: one(ds, "PodMonitor", "injector")["spec"]["namespaceSelector"].update(matchNames=["x"])),
+    ("a program without a monitor", "pod-monitor", MONITORS, lambda ds: without(ds, "PodMonitor", "driver")),
+    ("a program asked twice", "pod-monitor", MONITORS, lambda ds: ds.append(one(ds, "PodMonitor", "agent"))),
+    ("a Service that leads nowhere", "everything-watched", MONITORS, lambda ds: one(ds, "Service", "agent-metrics")["spec"]["selector"].update(x="y")),
+    ("a value that is lost", "from-spires-charts", names.hlm_03_a_migrated_file_means_what_it_meant, lambda ds: replaced(one(ds, "ConfigMap", "server")["data"], "server.conf", "72h", "24h")),
     ("a wildcard", "default", GRANTS, rule(apiGroups=["*"])),
     ("all verbs", "default", GRANTS, rule(verbs=["*"])),
     ("secrets", "default", GRANTS, rule(part="controller", resources=["secrets"], verbs=["list"])),

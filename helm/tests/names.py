@@ -91,6 +91,33 @@ def accepts(schema, path, root):
     return below is True if isinstance(below, bool) else accepts(below, path[1:], root)
 
 
+def hlm_03_a_migrated_file_means_what_it_meant(documents):
+    """What of ci/from-spires-charts.yaml must be found in the programs' configurations and around them."""
+    confs = {key: json.loads(text) for one in documents if one["kind"] == "ConfigMap" for key, text in one["data"].items() if key.endswith((".conf", ".yaml"))}
+    server, agent, controller = confs["server.conf"]["server"], confs["agent.conf"]["agent"], confs["controller.yaml"]
+    claims = [one["spec"]["volumeClaimTemplates"][0]["spec"] for one in documents if one["kind"] == "StatefulSet"]
+    found = {
+        "trustDomain": {server["trust_domain"], agent["trust_domain"], controller["trustDomain"], confs["injector.yaml"]["inject"]["trustDomain"]},
+        "issuer": server["jwt_issuer"], "ca": (server["ca_key_type"], server["ca_ttl"], server["ca_subject"]["common_name"]),
+        "ttl": (server["default_x509_svid_ttl"], server["default_jwt_svid_ttl"]), "admins": server["admin_ids"],
+        "cluster": (controller["clusterName"], list(confs["server.conf"]["plugins"]["NodeAttestor"]["k8s_psat"]["plugin_data"]["clusters"])),
+        "class": (controller["className"], controller["entryIDPrefixCleanup"], controller["ignoreNamespaces"][-1]),
+        "bundle": (controller["signet"]["bundle"]["configMap"], controller["signet"]["bundle"]["namespace"]),
+        "kubelet": confs["agent.conf"]["plugins"]["WorkloadAttestor"]["k8s"]["plugin_data"]["kubelet_ca_path"].rpartition("/")[2],
+        "volume": [(one["storageClassName"], one["accessModes"], one["resources"]["requests"]["storage"]) for one in claims],
+        "namespaces": {one["metadata"]["namespace"] for one in documents if one["kind"] in ("StatefulSet", "DaemonSet")},
+        "monitors": {one["metadata"]["namespace"] for one in documents if one["kind"] == "PodMonitor"},
+        "identities": sorted(one["metadata"]["name"].rpartition("-")[2] for one in documents if one["kind"] == "ClusterSPIFFEID"),
+    }
+    expected = {
+        "trustDomain": {"corp.example"}, "issuer": "https://oidc.corp.example", "ca": ("ec-p384", "72h", "corp.example"), "ttl": ("2h", "30m"),
+        "admins": ["spiffe://corp.example/ops"], "cluster": ("east", ["east"]), "class": ("ident-spire", "", "openshift-.*"),
+        "bundle": ("corp-bundle", "ident-system"), "kubelet": "kubelet.crt", "volume": [("fast", ["ReadWriteOncePod"], "5Gi")],
+        "namespaces": {"ident-system", "ident-server"}, "monitors": {"monitoring"}, "identities": ["default", "injector", "payments"],
+    }
+    yield from (f"{key}: {found[key]}, expected {value}" for key, value in expected.items() if found[key] != value)
+
+
 def hlm_03_names_of_spires_charts_are_taken_and_explained(root, known=KNOWN):
     schema = json.loads((root / "helm" / "signet" / "values.schema.json").read_text())
     docs = (root / "docs" / "kubernetes.md").read_text()

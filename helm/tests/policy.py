@@ -1,5 +1,6 @@
 """What rendered objects may never be, whatever the values."""
 
+import monitors
 import network
 import pods
 import rights
@@ -69,6 +70,7 @@ CHECKS = [
     network.hlm_06_agents_alone_ask_the_server,
     network.hlm_06_pods_go_where_they_need_to,
     pods.hlm_07_replicas_are_kept_apart_and_a_drain_takes_one,
+    monitors.hlm_08_monitors_ask_every_program_once,
     rights.hlm_11_roles_grant_what_the_table_says,
     rights.hlm_11_bundles_are_granted_by_name,
     rights.whoever_is_named_is_there,

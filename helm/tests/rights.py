@@ -72,7 +72,7 @@ def role(document):
 def whoever_is_named_is_there(documents):
     """Config maps, service accounts and services."""
     there = {(document["kind"], document["metadata"].get("namespace"), document["metadata"]["name"]) for document in documents}
-    bundles = {"spire-bundle", "trust"}
+    bundles = {"spire-bundle", "trust", "corp-bundle"}
     for document, _, pod in workloads(documents):
         namespace, account = document["metadata"]["namespace"], pod["serviceAccountName"]
         if account != "default" and ("ServiceAccount", namespace, account) not in there:
