@@ -135,6 +135,7 @@ GOOD = {
     "bundle-selected": part("spire-server", notifier={"k8sBundle": {"namespaceSelector": {"matchLabels": {"mesh": "on"}}}}),
     "bundle-everywhere": part("spire-server", notifier={"k8sBundle": {"namespaceSelector": {}, "clusterTrustBundle": {"enabled": False}}}),
     "bundle-signed": part("spire-server", notifier={"k8sBundle": {"namespace": "trust", "clusterTrustBundle": {"name": "roots", "signerName": "corp.example/mesh"}}}),
+    "bundle-in-webhooks": part("spire-server", notifier={"k8sBundle": {"caBundles": {"enabled": True}}}),
     "bundle-off": part("spire-server", notifier={"k8sBundle": {"enabled": False}}),
     "agent-pod-network": part("spire-agent", hostNetwork=False),
     "agent-pod-network-url": part("spire-agent", hostNetwork=False, trustBundleURL="https://spire.corp.example:8443/bundle"),

@@ -118,6 +118,10 @@ ALL = [
     ("webhooks of any name", "default", GRANTS, rule(apiGroups=["admissionregistration.k8s.io"], resources=["mutatingwebhookconfigurations"], verbs=["patch"])),
     ("pods by a role of a namespace", "default", GRANTS, rule("Role", "controller")),
     ("a bundle of another name", "default", rights.hlm_11_bundles_are_granted_by_name, lambda ds: one(ds, "Role", "bundle")["rules"][0].update(resourceNames=["x"])),
+    (
+        "leave to change every API", "default", rights.hlm_11_ca_bundles_of_others_are_granted_when_asked_for,
+        rule(part="controller", apiGroups=["apiregistration.k8s.io"], resources=["apiservices"], verbs=["patch"]),
+    ),
     ("an account that is missing", "default", rights.whoever_is_named_is_there, lambda ds: without(ds, "ServiceAccount", "agent")),
     ("latest", "default", IMAGES, lambda ds: first(ds, *AGENT).update(image="signet:latest")),
     ("no version", "default", IMAGES, lambda ds: first(ds, *AGENT).update(image="registry:5000/signet")),

@@ -73,6 +73,7 @@ CHECKS = [
     monitors.hlm_08_monitors_ask_every_program_once,
     rights.hlm_11_roles_grant_what_the_table_says,
     rights.hlm_11_bundles_are_granted_by_name,
+    rights.hlm_11_ca_bundles_of_others_are_granted_when_asked_for,
     rights.whoever_is_named_is_there,
     pods.hlm_12_images_have_a_version_or_a_digest,
     pods.hlm_14_pods_are_for_linux,

@@ -36,6 +36,11 @@ GRANTS = {
             "/configmaps!": "get list watch create patch",
             "certificates.k8s.io/signers!": "attest",
             "certificates.k8s.io/clustertrustbundles!": "get list watch create patch",
+            # See hlm_11_ca_bundles_of_others_are_granted_when_asked_for.
+            "admissionregistration.k8s.io/mutatingwebhookconfigurations": "get list watch patch",
+            "admissionregistration.k8s.io/validatingwebhookconfigurations": "get list watch patch",
+            "apiregistration.k8s.io/apiservices": "get list watch patch",
+            "apiextensions.k8s.io/customresourcedefinitions": "get list watch patch",
         },
         "Role": {
             "coordination.k8s.io/leases": "create",
@@ -123,3 +128,23 @@ def hlm_11_bundles_are_granted_by_name(documents):
         if granted != expected:
             yield f"{name(document)}: bundles {sorted(map(str, expected))}, and granted are {sorted(map(str, granted))}"
 
+
+def hlm_11_ca_bundles_of_others_are_granted_when_asked_for(documents):
+    """Webhooks, APIs and definitions of all names may be changed by the controller alone, where it is told to keep their caBundles."""
+    kinds = {"mutatingwebhookconfigurations", "validatingwebhookconfigurations", "apiservices", "customresourcedefinitions"}
+    asked = any(
+        ((json.loads(text).get("signet") or {}).get("bundle") or {}).get("caBundles")
+        for document in documents
+        if (text := (document.get("data") or {}).get("controller.yaml"))
+    )
+    granted = {
+        resource
+        for role in documents
+        if role["kind"] in ("Role", "ClusterRole")
+        for rule in role["rules"]
+        if not rule.get("resourceNames")
+        for resource in rule.get("resources", [])
+        if resource in kinds
+    }
+    if granted != (kinds if asked else set()):
+        yield f"caBundles {'asked for' if asked else 'off'}, and granted are {sorted(granted)}"

@@ -1,10 +1,11 @@
 //! The server's trust bundle in the cluster: a ConfigMap in its own namespace and in those that a selector takes, and a
-//! ClusterTrustBundle where the cluster has them (CTL-20).
+//! ClusterTrustBundle where the cluster has them, and where it is told so in others' `caBundle`s (CTL-20).
 //!
 //! A loop owns the pure `plan`: watches and the server's bundle go in, server-side applies come out, under a field manager of
 //! its own. The leader alone writes. A namespace that is no longer selected keeps what it has.
 
 pub mod config;
+mod injected;
 mod object;
 mod plan;
 mod watches;
@@ -28,6 +29,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::lease;
 use crate::signet::Signet;
 use config::Config;
+use injected::Injection;
 use object::{MANAGER, Names, Seen};
 use plan::{Plan, Step, Target, Told};
 use watches::Event;
@@ -65,6 +67,16 @@ pub fn start(options: Options, tasks: &Tasks) {
     let own = options.config.namespace.clone();
     let own = own.unwrap_or_else(|| options.client.default_namespace().to_owned());
     let trust_domain = options.trust_domain.to_string();
+    if options.config.ca_bundles {
+        let injection = Injection {
+            client: options.client.clone(),
+            trust_domain: trust_domain.clone(),
+            bundles: bundles.clone(),
+            leads: options.leads.clone(),
+            metrics: options.metrics.clone(),
+        };
+        injected::start(&injection, tasks);
+    }
     let publisher = Publisher {
         plan: Plan::new(
             trust_domain.clone(),
@@ -157,18 +169,9 @@ impl Publisher {
         }
     }
 
-    /// Never an empty bundle, and never another trust domain's: who went by it would trust nobody, or strangers.
     fn publish(&mut self, bundle: Option<&Bundle>) {
-        let Some(bundle) = bundle else { return };
-        if bundle.trust_domain.as_str() != self.names.trust_domain {
-            tracing::error!(
-                server = %bundle.trust_domain,
-                config = self.names.trust_domain,
-                "the server is of another trust domain; its bundle is not published"
-            );
-        } else if bundle.x509_authorities.is_empty() {
-            tracing::warn!("the server's bundle has no X.509 authority; it is not published");
-        } else {
+        let bundle = bundle.filter(|bundle| is_publishable(bundle, &self.names.trust_domain));
+        if let Some(bundle) = bundle {
             let text = self.names.config.format.write(bundle);
             self.plan.publish(text, bundle.to_pem());
         }
@@ -293,6 +296,23 @@ impl Publisher {
             self.metrics.gauge(name, &[]).set(value as f64);
         }
     }
+}
+
+/// Never an empty bundle, and never another trust domain's: who went by it would trust nobody, or strangers.
+fn is_publishable(bundle: &Bundle, trust_domain: &str) -> bool {
+    if bundle.trust_domain.as_str() != trust_domain {
+        tracing::error!(
+            server = %bundle.trust_domain,
+            config = trust_domain,
+            "the server is of another trust domain; its bundle is not published"
+        );
+        return false;
+    }
+    if bundle.x509_authorities.is_empty() {
+        tracing::warn!("the server's bundle has no X.509 authority; it is not published");
+        return false;
+    }
+    true
 }
 
 fn read<K>(told: Told<K, DynamicObject>, names: &Names) -> Told<K, Seen> {

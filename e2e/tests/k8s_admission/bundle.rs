@@ -53,7 +53,7 @@ impl Stage {
     }
 
     /// Waits until the server has prepared its next authority.
-    async fn second_authority(&self) -> Result<()> {
+    pub(crate) async fn second_authority(&self) -> Result<()> {
         wait::within(AUTHORITY * 2, "the next authority", || async {
             let bundle = self.domain.server_cli(&["bundle", "show"]).await?;
             Ok((bundle.matches("BEGIN CERTIFICATE").count() > 1).then_some(()))
@@ -62,8 +62,17 @@ impl Stage {
     }
 }
 
+/// A server whose authority is soon followed by another.
+pub(crate) fn short_lived() -> Settings {
+    Settings {
+        x509_svid_ttl: AUTHORITY / 6,
+        ca_ttl: AUTHORITY,
+        ..Settings::default()
+    }
+}
+
 /// A CA certificate of nobody here.
-fn stranger() -> Result<rcgen::Certificate> {
+pub(crate) fn stranger() -> Result<rcgen::Certificate> {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params
@@ -80,12 +89,7 @@ fn bundle_of(map: &ConfigMap) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctl_20_the_trust_bundle_is_published_and_healed() -> Result<()> {
-    let settings = Settings {
-        x509_svid_ttl: AUTHORITY / 6,
-        ca_ttl: AUTHORITY,
-        ..Settings::default()
-    };
-    let stage = Stage::new("bundle", settings).await?;
+    let stage = Stage::new("bundle", short_lived()).await?;
     let own = stage.namespace.clone();
     let labels = [("bundle-of", own.as_str())];
     let shop = stage.cluster.namespace("shop", &labels).await?;

@@ -2,5 +2,6 @@
 //! are stored (CTL-12). Its rights are those of the chart, no more.
 
 mod bundle;
+mod ca_bundles;
 mod resources;
 mod stage;

@@ -33,6 +33,11 @@ impl Stage {
     }
 
     pub(crate) async fn controller(&self, more: Value) -> Result<Process> {
+        self.controller_named("controller", more).await
+    }
+
+    /// One of several; the name is for its files.
+    pub(crate) async fn controller_named(&self, name: &str, more: Value) -> Result<Process> {
         let mut config = json!({
             "kind": "ControllerManagerConfig",
             "clusterName": self.namespace,
@@ -47,7 +52,9 @@ impl Stage {
             .into_iter()
             .zip(more)
             .for_each(|(config, more)| config.extend(more));
-        let config = self.domain.write("controller.json", &config.to_string())?;
+        let config = self
+            .domain
+            .write(&format!("{name}.json"), &config.to_string())?;
         let kubeconfig = self.cluster.kubeconfig_of(&self.namespace, "controller");
         let (config, kubeconfig) = (config.display(), kubeconfig.await?);
         let args = [
@@ -56,14 +63,15 @@ impl Stage {
             format!("--config={config}"),
             format!("--kubeconfig={}", kubeconfig.display()),
         ];
-        let log = self.domain.path("controller.log");
-        Process::start("controller", self.domain.signet(), args, &log)
+        let log = self.domain.path(&format!("{name}.log"));
+        Process::start(name, self.domain.signet(), args, &log)
     }
 }
 
-/// What the chart grants when a selector and a ClusterTrustBundle are asked for.
+/// What the chart grants when a selector, a ClusterTrustBundle and `caBundle`s are asked for.
 fn rights(namespace: &str) -> Value {
     let read = json!(["get", "list", "watch"]);
+    let change = json!(["get", "list", "watch", "patch"]);
     let keep = json!(["get", "list", "watch", "create", "patch"]);
     let name = format!("controller-{namespace}");
     let subject = json!([{"kind": "ServiceAccount", "name": "controller", "namespace": namespace}]);
@@ -91,6 +99,9 @@ fn rights(namespace: &str) -> Value {
             {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
             {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingwebhookconfigurations"], "resourceNames": [namespace], "verbs": ["get", "list", "watch", "patch"]},
             {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["spire-bundle"], "verbs": keep},
+            {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"], "verbs": change},
+            {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"], "verbs": change},
+            {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": change},
             {"apiGroups": ["certificates.k8s.io"], "resources": ["clustertrustbundles"], "resourceNames": [namespace], "verbs": keep},
         ]),
     );

@@ -224,7 +224,7 @@ impl Keeper {
 
 /// How a configuration's `caBundle`s are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     /// None of its webhooks is ours.
     NoWebhook,
     /// As wanted.
@@ -235,7 +235,7 @@ enum State {
     Missing,
 }
 
-fn state(object: &Value, hosts: &[String], wanted: &Roots) -> State {
+pub(crate) fn state(object: &Value, hosts: &[String], wanted: &Roots) -> State {
     let state = |webhook: &Value| {
         let text = webhook
             .pointer("/clientConfig/caBundle")
@@ -258,7 +258,7 @@ fn state(object: &Value, hosts: &[String], wanted: &Roots) -> State {
 }
 
 /// What is applied: all of our webhooks each time, for what is left out is given up.
-fn patch(
+pub(crate) fn patch(
     object: &Value,
     resource: &ApiResource,
     name: &str,

@@ -23,6 +23,8 @@ pub struct Config {
     pub format: Format,
     /// The ClusterTrustBundle, if there is to be one.
     pub trust_bundle: Option<TrustBundle>,
+    /// Whether it is the `caBundle` of the webhooks, aggregated APIs and conversions that ask for it.
+    pub ca_bundles: bool,
 }
 
 /// How a bundle is written.
@@ -88,6 +90,7 @@ pub(crate) fn read(parent: &mut Section) -> Option<Config> {
     Some(Config {
         namespace: self::name(section, "namespace"),
         selector: block(section, "namespaceSelector").and_then(selector),
+        ca_bundles: section.get("caBundles").unwrap_or(false),
         format: section.choice("format", &formats).unwrap_or(Format::Pem),
         trust_bundle: block(section, "clusterTrustBundle")
             .map(|section| trust_bundle(section, &name)),
@@ -168,17 +171,18 @@ mod tests {
         assert_eq!(names, ("spire-bundle", "bundle.crt"));
         assert_eq!(config.format, Format::Pem);
         assert_eq!((config.namespace, config.selector), (None, None));
-        assert_eq!(config.trust_bundle, None);
+        assert_eq!((config.trust_bundle, config.ca_bundles), (None, false));
     }
 
     #[test]
     fn names_selector_format_and_signer_can_be_given() {
         let config = read(
             "bundle: {namespace: spire, configMap: trust, configMapKey: b.json, format: spiffe, \
-             namespaceSelector: {matchLabels: {a: b}}, clusterTrustBundle: {signerName: corp.example/mesh}}",
+             namespaceSelector: {matchLabels: {a: b}}, caBundles: true, clusterTrustBundle: {signerName: corp.example/mesh}}",
         );
         let config = config.unwrap().unwrap();
         assert_eq!(config.namespace.as_deref(), Some("spire"));
+        assert!(config.ca_bundles);
         let labels = |value: &str| BTreeMap::from([("a".to_owned(), value.to_owned())]);
         let selector = config.selector.unwrap();
         assert!(selector.matches(&labels("b")) && !selector.matches(&labels("c")));
@@ -196,6 +200,7 @@ mod tests {
             ("bundle: {configMap: X_y}", "signet.bundle.configMap"),
             ("bundle: {configMapKey: a/b}", "signet.bundle.configMapKey"),
             ("bundle: {format: der}", "signet.bundle.format"),
+            ("bundle: {caBundles: {}}", "signet.bundle.caBundles"),
             (
                 "bundle: {namespaceSelector: {matchLabel: {a: b}}}",
                 "namespaceSelector.matchLabel",

@@ -42,7 +42,7 @@ enum Standing {
 
 /// A list of a watch, and what changed since.
 #[derive(Debug)]
-struct Listed<K, V> {
+pub(super) struct Listed<K, V> {
     now: BTreeMap<K, V>,
     coming: BTreeMap<K, V>,
     complete: bool,
@@ -59,7 +59,7 @@ pub(super) enum Told<K, V> {
 }
 
 impl<K: Ord, V> Listed<K, V> {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             now: BTreeMap::new(),
             coming: BTreeMap::new(),
@@ -67,7 +67,7 @@ impl<K: Ord, V> Listed<K, V> {
         }
     }
 
-    fn take(&mut self, told: Told<K, V>) {
+    pub(super) fn take(&mut self, told: Told<K, V>) {
         match told {
             Told::Begin => self.coming.clear(),
             Told::Listed(key, value) => drop(self.coming.insert(key, value)),
@@ -78,6 +78,11 @@ impl<K: Ord, V> Listed<K, V> {
             Told::Changed(key, value) => drop(self.now.insert(key, value)),
             Told::Gone(key) => drop(self.now.remove(&key)),
         }
+    }
+
+    /// What there is; nothing until all of it is known.
+    pub(super) fn known(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.now.iter().filter(|_| self.complete)
     }
 }
 

@@ -137,7 +137,7 @@ fn only(name: &str) -> watcher::Config {
 }
 
 /// What comes without an error; a watch that breaks begins anew with a list, after a pause.
-fn whole<T, W>(
+pub(super) fn whole<T, W>(
     what: &'static str,
     watch: W,
     metrics: &Metrics,
@@ -156,7 +156,7 @@ where
     })
 }
 
-fn told<T, K, V>(event: watcher::Event<T>, read: impl Fn(T) -> (K, V)) -> Told<K, V> {
+pub(super) fn told<T, K, V>(event: watcher::Event<T>, read: impl Fn(T) -> (K, V)) -> Told<K, V> {
     match event {
         watcher::Event::Init => Told::Begin,
         watcher::Event::InitDone => Told::End,

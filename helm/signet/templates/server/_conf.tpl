@@ -78,6 +78,7 @@
 {{- with $notifier.clusterTrustBundle -}}
 {{- if .enabled -}}{{- $_ := set $bundle "clusterTrustBundle" (dict "name" (.name | default $x.bundleConfigMap) "signerName" .signerName) -}}{{- end -}}
 {{- end -}}
+{{- if $notifier.caBundles.enabled -}}{{- $_ := set $bundle "caBundles" true -}}{{- end -}}
 {{- $_ := set $conf "signet" (dict "bundle" $bundle) -}}
 {{- end -}}
 {{- $own := dict -}}
