@@ -99,6 +99,8 @@ pub struct Manifests {
     pub folder: PathBuf,
     /// Whether `$NAME` and `${NAME}` stand for the environment's values in them.
     pub expand_environment: bool,
+    /// Where it is written down which federation relationships are the controller's; in the folder when absent.
+    pub federation_record: Option<PathBuf>,
 }
 
 /// The kinds that are handled.

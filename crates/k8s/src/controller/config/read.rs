@@ -57,8 +57,9 @@ fn build(root: &mut Section) -> Option<Config> {
     let adopt_federation = own.get("adoptFederation").unwrap_or(false);
     let anchored = own.get("anchoredIgnoreNamespaces").unwrap_or(false);
     let bundle = bundle::read(&mut own);
+    let record = own.get::<PathBuf>("federationRecord");
     drop(own);
-    let manifests = manifests(root);
+    let manifests = manifests(root, record);
     let config = Config {
         ignore_namespaces: ignored(root, anchored),
         reconcile: reconcile(root, manifests.is_some()),

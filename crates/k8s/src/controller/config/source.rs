@@ -35,7 +35,7 @@ pub(super) fn spiffe_id_labels(root: &mut Section, class: &str) -> BTreeMap<Stri
 }
 
 /// `staticManifestPath` and `expandEnvStaticManifests`.
-pub(super) fn manifests(root: &mut Section) -> Option<Manifests> {
+pub(super) fn manifests(root: &mut Section, record: Option<PathBuf>) -> Option<Manifests> {
     let expand_environment = root.get("expandEnvStaticManifests").unwrap_or(false);
     let folder = root.get::<PathBuf>("staticManifestPath");
     let folder = folder.filter(|path| !path.as_os_str().is_empty());
@@ -45,8 +45,15 @@ pub(super) fn manifests(root: &mut Section) -> Option<Manifests> {
             "it is about the files of staticManifestPath, which is not set",
         );
     }
+    if folder.is_none() && record.is_some() {
+        root.problem(
+            "signet.federationRecord",
+            "it is for staticManifestPath, which is not set; with Kubernetes the record is a ConfigMap",
+        );
+    }
     Some(Manifests {
         folder: folder?,
         expand_environment,
+        federation_record: record,
     })
 }

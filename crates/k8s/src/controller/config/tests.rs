@@ -38,7 +38,7 @@ reconcile:
 "#;
 
 #[test]
-fn the_charts_file_is_taken_as_it_is() {
+fn ctl_04_the_charts_file_is_taken_as_it_is() {
     let config = read(CHART, None).unwrap();
     assert_eq!(config.resync, Duration::from_secs(10));
     assert_eq!(config.ownership.prefix, "production.");
@@ -134,7 +134,7 @@ fn what_is_no_block_is_said_so() {
 }
 
 #[test]
-fn anchored_patterns_match_whole_names() {
+fn ctl_03_anchored_patterns_match_whole_names() {
     let text = "clusterName: a\ntrustDomain: b\nignoreNamespaces: [foo]\n";
     let matches = |text: &str| read(text, None).unwrap().ignore_namespaces[0].is_match("foo-bar");
     assert!(matches(text));
@@ -154,6 +154,18 @@ fn a_folder_of_manifests_stands_in_for_kubernetes() {
     let alone = "clusterName: a\ntrustDomain: b\nexpandEnvStaticManifests: true\n";
     let problems = read(alone, None).unwrap_err().to_string();
     assert!(problems.starts_with("expandEnvStaticManifests: "));
+    let given = read(
+        &format!("{text}signet: {{federationRecord: /var/lib/record}}\n"),
+        None,
+    );
+    let record = given.unwrap().manifests.unwrap().federation_record;
+    assert_eq!(record, Some(PathBuf::from("/var/lib/record")));
+    let alone = "clusterName: a\ntrustDomain: b\nsignet: {federationRecord: /var/lib/record}\n";
+    let problems = read(alone, None).unwrap_err().to_string();
+    assert!(
+        problems.starts_with("signet.federationRecord: "),
+        "{problems}"
+    );
 }
 
 #[test]

@@ -66,13 +66,14 @@ pub async fn start(
         tasks.spawn("entries", reconciler.run(tasks.shutdown()));
     }
     if config.reconcile.federated_trust_domains {
+        let record = record(&config, manifests)?;
         let federator = Federator {
             signet,
             events: listen(Kind::FederatedTrustDomain),
             leads: None,
             statuses,
             unwritten: mpsc::unbounded_channel().1,
-            record: Record::Memory,
+            record,
             dry_run: dry_run.clone(),
             metrics: metrics.clone(),
             clock: Clock::system(),
@@ -93,6 +94,18 @@ pub async fn start(
     tasks.spawn("manifests", folder.run(tasks.shutdown()));
     tasks.spawn("statuses", log(updates, tasks.shutdown()));
     Ok(dry_run)
+}
+
+/// A file of this controller's prefix, so that controllers of several classes share a folder.
+fn record(config: &Config, manifests: &Manifests) -> Result<Record, BoxError> {
+    let given = manifests.federation_record.clone();
+    let name = format!(".signet-federation-{}", config.ownership.name());
+    let path = given.clone().unwrap_or_else(|| manifests.folder.join(name));
+    // A dry run writes nothing, and who names a file hears of each write that fails.
+    if config.dry_run || given.is_some() {
+        return Ok(Record::File(path));
+    }
+    Ok(Record::beside(path)?)
 }
 
 fn check(folder: &Path) -> Result<(), BoxError> {
