@@ -281,10 +281,28 @@ impl Reconciler {
             return;
         }
         let time = kubernetes_time(self.parts.clock.now());
-        for update in self.state.statuses(&time) {
+        let updates = self.state.statuses(&time);
+        self.resource_figures();
+        for update in updates {
             let uid = update.uid.clone();
             if self.parts.statuses.try_send(update).is_err() {
                 self.state.status_failed(&uid);
+            }
+        }
+    }
+
+    /// What each resource's entries came to.
+    fn resource_figures(&mut self) {
+        for figure in self.state.figures() {
+            for (result, count) in figure.counts {
+                let labels = [
+                    ("kind", figure.kind),
+                    ("resource", figure.name.as_str()),
+                    ("result", result),
+                ];
+                let gauge = self.parts.metrics.gauge("resource_entries", &labels);
+                #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+                gauge.set(count as f64);
             }
         }
     }

@@ -26,7 +26,7 @@ use super::tenants::Policy;
 use resources::{Outcome, RuleRecord, StaticRecord};
 use services::Services;
 
-pub use status::{Conditions, StatusUpdate};
+pub use status::{Conditions, Figure, StatusUpdate};
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +87,8 @@ pub struct State {
     in_dirty: HashSet<String>,
     /// Resources whose status may have changed.
     touched: BTreeSet<String>,
+    /// Figures of resources that changed since they were last asked for.
+    figures: Vec<Figure>,
     /// Counts what pods and namespaces came, changed and went.
     changes: usize,
     /// Entries: wanted and there.
@@ -126,6 +128,7 @@ impl State {
             dirty: VecDeque::new(),
             in_dirty: HashSet::new(),
             touched: BTreeSet::new(),
+            figures: Vec::new(),
             changes: 0,
         }
     }

@@ -69,7 +69,8 @@ impl Reconciler {
                 .counter("entry_writes", &[("call", call), ("result", label)])
                 .increment();
             if let Some(waited) = self.state.written(entry, result, now) {
-                self.parts.metrics.elapsed("time_to_entry", &[], waited);
+                let metrics = &self.parts.metrics;
+                metrics.observe("time_to_entry_seconds", &[], waited);
             }
         }
         if failed {

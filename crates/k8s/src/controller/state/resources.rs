@@ -8,7 +8,7 @@ use runtime::config::Problem;
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
-use super::State;
+use super::{Figure, Kind, State};
 use crate::controller::crd::{ClusterSPIFFEIDSpec, ClusterStaticEntrySpec, WorkloadSPIFFEIDSpec};
 use crate::controller::desired::{self, Pod, Rule, Source, Wanted, read_selector};
 
@@ -185,6 +185,10 @@ impl State {
             return;
         };
         self.touched.remove(uid);
+        if record.head.namespace.is_none() {
+            let figure = Figure::of(Kind::SpiffeId, &record.head.name, &Json::Null);
+            self.figures.extend(figure);
+        }
         let pods: Vec<String> = record.outcomes.keys().cloned().collect();
         for outcome in record.outcomes.values() {
             if let Outcome::Wanted(wanted) = outcome {
@@ -225,13 +229,16 @@ impl State {
     }
 
     pub(super) fn remove_static(&mut self, uid: &str, deliberate: bool) {
-        if let Some(record) = self.statics.remove(uid)
-            && let Ok(wanted) = record.entry
-        {
+        self.touched.remove(uid);
+        let Some(record) = self.statics.remove(uid) else {
+            return;
+        };
+        let figure = Figure::of(Kind::StaticEntry, &record.head.name, &Json::Null);
+        self.figures.extend(figure);
+        if let Ok(wanted) = record.entry {
             self.ledger
                 .unwant(&record.head.source, &wanted.key, deliberate);
         }
-        self.touched.remove(uid);
     }
 
     /// The resource's head and spec; none when it is another controller's.

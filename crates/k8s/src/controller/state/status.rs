@@ -29,6 +29,51 @@ pub struct StatusUpdate {
     pub event: Option<(bool, String, String)>,
 }
 
+/// How many entries of a resource came to which end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What became of entries, and of how many.
+    pub counts: [(&'static str, i64); 4],
+}
+
+impl Figure {
+    /// By a status; of a null one, which a resource that is gone has, all are 0. None for kinds of tenants, whose names
+    /// need not end.
+    pub(super) fn of(kind: Kind, name: &str, status: &Json) -> Option<Self> {
+        let stat = |key: &str| status["stats"][key].as_i64().unwrap_or_default();
+        let flag = |key: &str, value: bool| i64::from(status[key] == value);
+        let (kind, [set, failed, masked, unrendered]) = match kind {
+            Kind::SpiffeId => {
+                let failed = stat("entryFailures");
+                let (masked, unrendered) = (stat("entriesMasked"), stat("podEntryRenderFailures"));
+                let set = stat("entriesToSet") - failed;
+                ("ClusterSPIFFEID", [set, failed, masked, unrendered])
+            }
+            Kind::StaticEntry => {
+                let (set, masked) = (flag("set", true), flag("masked", true));
+                let unrendered = flag("rendered", false);
+                let failed = i64::from(status["conditions"][0]["reason"] == "Refused");
+                ("ClusterStaticEntry", [set, failed, masked, unrendered])
+            }
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            name: name.to_owned(),
+            counts: [
+                ("set", set),
+                ("failed", failed),
+                ("masked", masked),
+                ("unrendered", unrendered),
+            ],
+        })
+    }
+}
+
 /// `Ready` and `Degraded` of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conditions {
@@ -116,6 +161,8 @@ impl State {
                     .map(|record| self.static_status(&uid, record, now))
             };
             let Some(update) = update else { continue };
+            let figure = Figure::of(update.kind, &update.name, &update.status);
+            self.figures.extend(figure);
             let head = self.rules.get_mut(&uid).map(|record| &mut record.head);
             let Some(head) =
                 head.or_else(|| self.statics.get_mut(&uid).map(|record| &mut record.head))
@@ -128,6 +175,11 @@ impl State {
             }
         }
         updates
+    }
+
+    /// What changed of the resources' figures since the last call.
+    pub fn figures(&mut self) -> Vec<Figure> {
+        std::mem::take(&mut self.figures)
     }
 
     /// A status could not be written: it is tried again.
