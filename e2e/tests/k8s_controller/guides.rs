@@ -66,7 +66,7 @@ impl Identity {
             "selectors": entry.selectors.iter().map(|one| format!("{}:{}", one.r#type, one.value)).collect::<Vec<_>>(),
             "federates": entry.federates_with,
             "rights": [entry.admin, entry.downstream],
-            "prefix": entry.id.starts_with(&format!("{CLUSTER}")),
+            "prefix": entry.id.starts_with(CLUSTER),
         });
         let uid = pod.metadata.uid.as_deref().context("a pod's UID")?;
         let own = format!("k8s:pod-uid:{uid}");

@@ -1,6 +1,7 @@
 //! The controller against a real API server and a real server.
 
 mod guides;
+mod services;
 mod tenants;
 
 use anyhow::{Context, Result, ensure};

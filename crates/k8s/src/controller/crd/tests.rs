@@ -29,7 +29,7 @@ fn schema(of: usize) -> serde_json::Value {
 
 /// The names and types of SPIRE's controller manager, field for field.
 #[test]
-fn fields_are_those_of_spire() {
+fn ctl_01_fields_are_those_of_spire() {
     let names = |of: usize| {
         let schema = schema(of);
         let field = |(name, field): (&String, &serde_json::Value)| {
@@ -66,7 +66,7 @@ fn fields_are_those_of_spire() {
 }
 
 #[test]
-fn only_what_spire_demands_is_required() {
+fn ctl_01_only_what_spire_demands_is_required() {
     let required = |of: usize| schema(of)["spec"]["required"].clone();
     assert_eq!(required(0), serde_json::json!(["spiffeIDTemplate"]));
     assert_eq!(

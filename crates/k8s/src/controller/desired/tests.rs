@@ -244,7 +244,7 @@ fn the_other_guides_too() {
 }
 
 #[test]
-fn services_follow_the_templates_sorted_and_never_twice() {
+fn ctl_03_ctl_13_services_follow_the_templates_sorted_and_never_twice() {
     let scope = scope("example.org");
     let manifest =
         guides::API_SERVER.to_owned() + "  - web.production\n  autoPopulateDNSNames: true\n";
@@ -289,7 +289,7 @@ fn with_template(id: &str, more: Json) -> Result<Wanted, PodError> {
 }
 
 #[test]
-fn what_makes_no_entry_says_why() {
+fn ctl_13_what_makes_no_entry_says_why() {
     const GOOD: &str = "spiffe://example.org/x";
     let cases = [
         (

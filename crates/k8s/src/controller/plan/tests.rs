@@ -181,7 +181,7 @@ fn creates_updates_and_deletes_what_is_its_own() {
 }
 
 #[test]
-fn a_new_id_is_there_before_the_old_one_goes() {
+fn ctl_08_a_new_id_is_there_before_the_old_one_goes() {
     let (mut ledger, mut server) = (ledger(), Server::default());
     let (old, new) = (wanted("/old", "p1", ""), wanted("/new", "p1", ""));
     ledger.want(source("r"), old.clone(), Instant::now());
@@ -204,7 +204,7 @@ fn a_new_id_is_there_before_the_old_one_goes() {
 }
 
 #[test]
-fn what_is_in_doubt_stays() {
+fn ctl_09_what_is_in_doubt_stays() {
     let (mut ledger, mut server) = (ledger(), Server::default());
     server.put("east.left-over", &wanted("/a", "p1", ""));
     list(&mut ledger, &server);
@@ -215,7 +215,7 @@ fn what_is_in_doubt_stays() {
 }
 
 #[test]
-fn an_entry_that_is_already_there_is_adopted() {
+fn ctl_18_an_entry_that_is_already_there_is_adopted() {
     let (mut ledger, mut server) = (ledger(), Server::default());
     let a = wanted("/a", "p1", "");
     server.put("somebody-elses", &a);
@@ -232,7 +232,7 @@ fn an_entry_that_is_already_there_is_adopted() {
 }
 
 #[test]
-fn a_former_prefix_is_taken_over_and_cleaned_up() {
+fn ctl_10_a_former_prefix_is_taken_over_and_cleaned_up() {
     let (mut ledger, mut server) = (ledger(), Server::default());
     let a = wanted("/a", "p1", "");
     server.put("old.1", &a);
@@ -256,7 +256,7 @@ fn a_former_prefix_is_taken_over_and_cleaned_up() {
 }
 
 #[test]
-fn entries_of_join_tokens_are_never_cleaned_up() {
+fn ctl_10_entries_of_join_tokens_are_never_cleaned_up() {
     let (mut ledger, mut server) = (ledger(), Server::default());
     let id = |path: &str| SpiffeId::new(&TrustDomain::new("example.org").unwrap(), path).unwrap();
     let mut alias = (*wanted("/alias", "", "")).clone();
@@ -272,7 +272,7 @@ fn entries_of_join_tokens_are_never_cleaned_up() {
 }
 
 #[test]
-fn a_mass_delete_by_mistake_is_held_back() {
+fn ctl_09_a_mass_delete_by_mistake_is_held_back() {
     let fill = || {
         let (mut ledger, mut server) = (ledger(), Server::default());
         let all: Vec<_> = (0..8).map(|n| wanted("/a", &format!("p{n}"), "")).collect();

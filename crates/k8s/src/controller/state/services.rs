@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_add_up() {
+    fn ctl_13_slices_add_up() {
         let mut services = Services::default();
         assert_eq!(
             services.apply(
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_counts_when_asked() {
+    fn ctl_13_readiness_counts_when_asked() {
         let mut services = Services::default();
         services.apply(
             "a/1".into(),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_serve_too() {
+    fn ctl_13_endpoints_serve_too() {
         let mut services = Services::default();
         let address =
             |uid: &str| json!([{ "ip": "1.2.3.4", "targetRef": { "kind": "Pod", "uid": uid } }]);

@@ -98,7 +98,7 @@ fn status(state: &mut State, name: &str) -> Json {
 }
 
 #[test]
-fn a_pod_is_registered_once_it_has_a_node() {
+fn ctl_14_a_pod_is_registered_from_its_node_until_it_ends_or_is_gone() {
     let mut state = ready("");
     state.take(
         Event::Apply(
@@ -131,15 +131,26 @@ fn a_pod_is_registered_once_it_has_a_node() {
         ),
         (&json!("True"), &json!("Registered"))
     );
-    // It ended: the entry goes, whether or not the pod is still shown.
-    let mut ended = pod("p1", "shop", Some("n1"), &json!({}));
-    ended["status"]["phase"] = json!("Succeeded");
-    state.take(Event::Apply(Kind::Pod, ended), now());
+    // It is being deleted, and still runs.
+    let mut ending = pod("p1", "shop", Some("n1"), &json!({}));
+    ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
+    state.take(Event::Apply(Kind::Pod, ending.clone()), now());
+    assert_eq!(settle(&mut state), (0, vec![]));
+    state.take(Event::Delete(Kind::Pod, ending), now());
     assert_eq!(settle(&mut state), (0, vec!["/ns/shop/p1".to_owned()]));
+    // It ended: the entry goes, whether or not the pod is still shown. A kubelet evicts by the phase Failed.
+    for phase in ["Succeeded", "Failed"] {
+        let mut pod = pod(phase, "shop", Some("n1"), &json!({}));
+        state.take(Event::Apply(Kind::Pod, pod.clone()), now());
+        assert_eq!(settle(&mut state).0, 1);
+        pod["status"] = json!({ "phase": phase, "reason": "Evicted" });
+        state.take(Event::Apply(Kind::Pod, pod), now());
+        assert_eq!(settle(&mut state), (0, vec![format!("/ns/shop/{phase}")]));
+    }
 }
 
 #[test]
-fn one_pods_event_is_work_for_that_pod() {
+fn ctl_06_one_pods_event_is_work_for_that_pod() {
     let mut state = ready("");
     state.take(
         Event::Apply(
@@ -190,7 +201,7 @@ fn one_pods_event_is_work_for_that_pod() {
 }
 
 #[test]
-fn a_broken_template_keeps_what_there_is() {
+fn ctl_09_a_broken_template_keeps_what_there_is() {
     let mut state = ready("");
     let spec = |template: &str| json!({ "spiffeIDTemplate": template, "podSelector": { "matchLabels": { "app": "web" } } });
     state.take(Event::Apply(Kind::SpiffeId, rule("r", 1, spec(ID))), now());
@@ -301,7 +312,7 @@ fn nothing_is_deleted_before_everything_is_listed() {
 }
 
 #[test]
-fn namespaces_select_and_are_ignored() {
+fn ctl_03_namespaces_select_and_are_ignored() {
     let mut state = ready("ignoreNamespaces: [system]\n");
     let prod = json!({ "spiffeIDTemplate": ID, "namespaceSelector": { "matchLabels": { "env": "prod" } } });
     state.take(Event::Apply(Kind::SpiffeId, rule("r", 1, prod)), now());
@@ -372,7 +383,7 @@ fn a_node_that_is_not_known_is_waited_for() {
 }
 
 #[test]
-fn fallbacks_are_for_pods_without_another_entry() {
+fn ctl_03_fallbacks_are_for_pods_without_another_entry() {
     let mut state = ready("");
     let web = json!({ "spiffeIDTemplate": ID, "podSelector": { "matchLabels": { "app": "web" } } });
     let fallback = json!({ "spiffeIDTemplate": "spiffe://example.org/fallback/{{ .PodMeta.Name }}", "fallback": true });
@@ -407,7 +418,7 @@ fn fallbacks_are_for_pods_without_another_entry() {
 }
 
 #[test]
-fn the_older_of_two_declarations_masks_the_other() {
+fn ctl_03_the_older_of_two_declarations_masks_the_other() {
     let mut state = ready("");
     let spec = json!({ "spiffeIDTemplate": ID });
     let mut younger = rule("younger", 1, spec.clone());
@@ -488,7 +499,7 @@ fn status_of_static(state: &mut State) -> Json {
 }
 
 #[test]
-fn conditions_keep_their_times_and_tell_news_once() {
+fn ctl_11_conditions_keep_their_times_and_tell_news_once() {
     let ready = Conditions {
         ready: true,
         degraded: false,

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_values_and_names_are_gos() {
+    fn ctl_02_zero_values_and_names_are_gos() {
         let all = Needs {
             all: true,
             ..Needs::default()

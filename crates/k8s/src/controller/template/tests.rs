@@ -150,14 +150,14 @@ const CORPUS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn renders_as_go_does() {
+fn ctl_02_renders_as_go_does() {
     for (source, expected) in CORPUS {
         assert_eq!(render(source).as_deref(), Ok(*expected), "{source}");
     }
 }
 
 #[test]
-fn what_go_would_refuse_is_refused_when_read() {
+fn ctl_02_what_go_would_refuse_is_refused_when_read() {
     let no_field = |source: &str, said: &str| {
         let refused = Template::compile(source, Sees::Pod)
             .unwrap_err()
@@ -216,7 +216,7 @@ fn only_what_is_asked_for_is_made() {
 
 /// Each of these would keep an unbounded engine busy for minutes, or eat its memory.
 #[test]
-fn bombs_go_off_harmlessly() {
+fn k6_ctl_02_template_bombs_go_off_harmlessly() {
     let doubling =
         "{{ $x := \"aaaaaaaa\" }}".to_owned() + &"{{ $x = print $x $x }}".repeat(60) + "{{ $x }}";
     let tree: String = (0..40).map(|n| format!("{{{{ define \"t{n}\" }}}}{{{{ template \"t{0}\" . }}}}{{{{ template \"t{0}\" . }}}}{{{{ end }}}}", n + 1)).collect();
@@ -250,7 +250,7 @@ fn bombs_go_off_harmlessly() {
 
 /// The most expensive template that passes the bounds still ends soon.
 #[test]
-fn the_dearest_template_ends_soon() {
+fn k6_the_dearest_template_ends_soon() {
     let body = "{{ printf \"%s%s\" $s $s | len | print | html }}".repeat(30);
     let source = format!(
         "{{{{ $s := printf \"%3000d\" 1 }}}}{{{{ range 199 }}}}{{{{ if true }}}}{{{{ $x := 1 }}}}{body}{{{{ end }}}}{{{{ end }}}}"
