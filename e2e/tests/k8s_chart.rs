@@ -142,7 +142,7 @@ async fn k7_the_api_server_takes_the_manifests_and_every_object_of_every_case() 
     for name in namespaces {
         cluster.namespace_named(name, &[]).await?;
     }
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let refused = refused(cluster, &objects).await;
     ensure!(refused.is_empty(), "{}", refused.join("\n"));
     testkit::aloud(format!(
