@@ -122,7 +122,10 @@ impl Mounts {
     /// # Errors
     /// See [`MountError`]; nothing is left mounted then.
     pub fn publish(&self, path: &Path) -> Result<(), MountError> {
-        let mut published = self.turn();
+        self.publish_in(&mut self.turn(), path)
+    }
+
+    fn publish_in(&self, published: &mut BTreeSet<PathBuf>, path: &Path) -> Result<(), MountError> {
         let target = Target::find(&self.pods, path)?;
         let target = target.ok_or_else(|| MountError::NoParent(path.to_owned()))?;
         let source = self.source()?;
@@ -167,6 +170,10 @@ impl Mounts {
     /// See [`MountError`].
     pub fn health(&self, path: &Path) -> Result<Health, MountError> {
         let _turn = self.turn();
+        self.look_at(path)
+    }
+
+    fn look_at(&self, path: &Path) -> Result<Health, MountError> {
         let Some(target) = Target::find(&self.pods, path)? else {
             return Ok(Health::Missing);
         };
@@ -201,27 +208,33 @@ impl Mounts {
     /// Binds anew what is stale; says how many volumes that were. What was unmounted or removed by others is forgotten.
     pub fn heal(&self) -> usize {
         let paths: Vec<_> = self.turn().iter().cloned().collect();
-        let mut healed = 0;
-        for path in paths {
-            match self.health(&path) {
-                // What is unmounted is the kubelet's to publish or to clean up, after a reboot for instance.
-                Ok(Health::Good | Health::NotMounted) => {}
-                Ok(Health::Missing) => {
-                    self.turn().remove(&path);
-                }
-                Ok(Health::Stale) => match self.publish(&path) {
-                    Ok(()) => {
-                        tracing::info!(path = %path.display(), "the agent's folder was made anew: volume bound anew");
-                        healed += 1;
-                    }
-                    // Without an agent there is nothing to bind; its next folder will do.
-                    Err(MountError::NoSource { .. }) => {}
-                    Err(error) => tracing::warn!(%error, "a volume cannot be bound anew"),
-                },
-                Err(error) => tracing::warn!(%error, "a volume cannot be looked at"),
-            }
+        paths.iter().filter(|path| self.heal_one(path)).count()
+    }
+
+    /// Whether it was bound anew. One turn for the look and what follows of it: the kubelet may take the volume away meanwhile.
+    fn heal_one(&self, path: &Path) -> bool {
+        let mut published = self.turn();
+        if !published.contains(path) {
+            return false;
         }
-        healed
+        match self.look_at(path) {
+            // What is unmounted is the kubelet's to publish or to clean up, after a reboot for instance.
+            Ok(Health::Good | Health::NotMounted) => {}
+            Ok(Health::Missing) => {
+                published.remove(path);
+            }
+            Ok(Health::Stale) => match self.publish_in(&mut published, path) {
+                Ok(()) => {
+                    tracing::info!(path = %path.display(), "the agent's folder was made anew: volume bound anew");
+                    return true;
+                }
+                // Without an agent there is nothing to bind; its next folder will do.
+                Err(MountError::NoSource { .. }) => {}
+                Err(error) => tracing::warn!(%error, "a volume cannot be bound anew"),
+            },
+            Err(error) => tracing::warn!(%error, "a volume cannot be looked at"),
+        }
+        false
     }
 
     /// Whether the agent's folder, itself mounted into this container, was removed on the node: a new one under its path is

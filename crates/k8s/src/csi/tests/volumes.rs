@@ -91,6 +91,26 @@ fn csi_04_a_folder_that_was_made_anew_is_bound_anew() {
     });
 }
 
+/// The kubelet takes volumes away while others are bound anew.
+#[test]
+fn csi_04_what_is_taken_away_meanwhile_is_not_bound_anew() {
+    in_own_mounts(|| {
+        let node = Node::new();
+        let mounts = node.mounts();
+        for turn in 0..300 {
+            mounts.publish(&node.target()).unwrap();
+            std::fs::rename(node.path("agent"), node.path(&format!("old-{turn}"))).unwrap();
+            std::fs::create_dir(node.path("agent")).unwrap();
+            std::thread::scope(|threads| {
+                threads.spawn(|| mounts.heal());
+                threads.spawn(|| mounts.unpublish(&node.target()).unwrap());
+            });
+            assert_eq!((node.mounted(), mounts.count()), (0, 0), "turn {turn}");
+            assert!(!node.target().exists(), "turn {turn}");
+        }
+    });
+}
+
 /// The driver's own view of the agent's folder is a mount, too.
 #[test]
 fn csi_04_a_driver_that_holds_a_removed_folder_knows() {
