@@ -1,13 +1,13 @@
 //! `signet k8s inject` and `signet k8s uninject`
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use k8s::inject::{Drift, Rules};
 use k8s::offline::{self, Action, PodTemplate};
 
 use super::rules::RulesArgs;
+use crate::files::read_text;
 use crate::output::{Report, counted, say};
 
 /// `k8s inject`
@@ -71,7 +71,7 @@ impl Uninject {
 impl Input {
     /// Manifests to standard output, the report to standard error.
     fn run(&self, action: Action, rules: &Rules) -> Result<()> {
-        let texts = self.files.iter().map(|file| read(file));
+        let texts = self.files.iter().map(|file| read_text(file));
         let texts = texts.collect::<Result<Vec<_>>>()?;
         let run =
             |text: &str| offline::run(text, action, &self.namespace, rules, &self.pod_templates);
@@ -129,13 +129,4 @@ fn joined(texts: &[String]) -> String {
         stream.push_str(text);
     }
     stream
-}
-
-fn read(file: &Path) -> Result<String> {
-    if file == Path::new("-") {
-        let mut text = String::new();
-        let read = std::io::stdin().lock().read_to_string(&mut text);
-        return read.map(|_| text).context("cannot read standard input");
-    }
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }

@@ -17,6 +17,7 @@ pub(crate) enum Command {
     /// Delete entries
     Delete(change::Delete),
     /// Show entries
+    #[command(alias = "list")]
     Show(Box<find::Show>),
     /// Count entries
     Count(Box<find::Count>),

@@ -250,6 +250,48 @@ async fn the_bundle_is_shown_whole() {
     assert_eq!(ask(&server, "server bundle count").ok(), "1 bundle\n");
 }
 
+/// As guides exchange bundles: shown by one server, set on another.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bundle_of_another_trust_domain_is_set() {
+    let server = TestServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster-b-bundle.json");
+    for format in ["spiffe", "pem"] {
+        let shown = ask(&server, &format!("server bundle show -format {format}")).ok();
+        std::fs::write(&file, &shown).unwrap();
+        let set = format!(
+            "server bundle set -id spiffe://cluster-b.example.com -path {}",
+            file.display()
+        );
+        assert_eq!(ask(&server, &set).ok(), "bundle set.\n", "{format}");
+        let set = format!("{set} -format {format}");
+        assert_eq!(ask(&server, &set).ok(), "bundle set.\n", "{format}");
+    }
+    assert_eq!(ask(&server, "server bundle count").ok(), "2 bundles\n");
+    let create = "server entry create -parentID spiffe://example.org/node -selector unix:uid:1000 \
+                  -spiffeID spiffe://example.org/web -federatesWith spiffe://cluster-b.example.com";
+    ask(&server, create).ok();
+    let listed = ask(&server, "server entry list").ok();
+    assert!(listed.contains("cluster-b.example.com"), "{listed}");
+
+    let own = format!(
+        "server bundle set -id spiffe://example.org -path {}",
+        file.display()
+    );
+    let refused = ask(&server, &own).failed();
+    assert!(refused.contains("the bundle was not set"), "{refused}");
+    let none = ask(
+        &server,
+        "server bundle set -id spiffe://b.example -path /nowhere",
+    )
+    .failed();
+    assert!(none.contains("cannot read /nowhere"), "{none}");
+    std::fs::write(&file, "{").unwrap();
+    let broken = format!("server bundle set -id b.example -path {}", file.display());
+    let broken = ask(&server, &broken).failed();
+    assert!(broken.contains("the bundle in"), "{broken}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn minted_svids_are_good() {
     let server = TestServer::start().await;

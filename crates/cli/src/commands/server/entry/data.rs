@@ -1,14 +1,14 @@
 //! Entries from a file: `{"entries": [...]}` with SPIRE's names, or what `-output json` prints.
 
-use std::io::Read as _;
 use std::path::Path;
-use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 use identity::{EntryId, Selector, SpiffeId, TrustDomain};
 use proto::spire::api::types;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+
+use crate::files::read_text;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,21 +77,9 @@ struct Domain(TrustDomain);
 #[derive(Default)]
 struct Number(i64);
 
-/// Reads a file, or standard input for `-`.
-pub(super) fn text(path: &Path) -> Result<String> {
-    if path.as_os_str() == "-" {
-        let mut text = String::new();
-        io::stdin()
-            .read_to_string(&mut text)
-            .context("cannot read standard input")?;
-        return Ok(text);
-    }
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
 /// Reads entries.
 pub(super) fn entries(path: &Path) -> Result<Vec<types::Entry>> {
-    let read: Entries = serde_json::from_str(&text(path)?)
+    let read: Entries = serde_json::from_str(&read_text(path)?)
         .with_context(|| malformed(path, r#"{"entries": [...]}"#))?;
     if read.entries.is_empty() {
         bail!("{} has no entries", path.display());
@@ -107,8 +95,8 @@ pub(super) fn ids(path: &Path) -> Result<Vec<EntryId>> {
         Bare(Vec<String>),
         Named { ids: Vec<String> },
     }
-    let read: Ids =
-        serde_json::from_str(&text(path)?).with_context(|| malformed(path, r#"["ID", ...]"#))?;
+    let read: Ids = serde_json::from_str(&read_text(path)?)
+        .with_context(|| malformed(path, r#"["ID", ...]"#))?;
     let (Ids::Bare(ids) | Ids::Named { ids }) = read;
     if ids.is_empty() {
         bail!("{} has no entry IDs", path.display());
