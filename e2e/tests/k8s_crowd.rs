@@ -201,7 +201,8 @@ fn size() -> Result<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k5_no_entry_is_lost_and_none_is_left_over_whatever_fails() -> Result<()> {
+async fn k5_ctl_07_ctl_08_ctl_17_ctl_18_no_entry_is_lost_and_none_is_left_over_whatever_fails()
+-> Result<()> {
     let mut play = Play::new().await?;
     // Without listings of the server that would put right what was missed.
     let config = format!("gcInterval: 1h\n{ELECTION}");

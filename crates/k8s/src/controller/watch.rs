@@ -149,3 +149,42 @@ impl Watch {
         serde_json::to_value(object).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// An API server that answers everything so.
+    fn cluster(code: u16) -> Client {
+        let service = tower::service_fn(move |_: Request<Body>| async move {
+            let list = json!({ "groupVersion": "discovery.k8s.io/v1", "resources": [] });
+            let status = json!({ "kind": "Status", "status": "Failure", "code": code });
+            let body = if code == 200 { list } else { status };
+            let body = Body::from(body.to_string().into_bytes());
+            Response::builder()
+                .status(code)
+                .body(body)
+                .map_or_else(|error| panic!("a response: {error}"), Ok::<_, Infallible>)
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn ctl_13_endpoints_stand_in_where_there_are_no_slices_and_not_in_an_outage() {
+        for (code, expected) in [
+            (200, "endpointslices"),
+            (404, "endpoints"),
+            (500, "endpointslices"),
+            (403, "endpointslices"),
+        ] {
+            let slices = has_endpoint_slices(&cluster(code)).await;
+            assert_eq!(resource(Kind::Endpoints, slices).plural, expected, "{code}");
+        }
+    }
+}

@@ -36,12 +36,17 @@ impl Way {
         };
         let (server, end) = (server.to_owned(), way.end.clone());
         let connections = way.connections.clone();
+        let carriers = tasks.clone();
         tasks.spawn("way", async move {
             loop {
                 let (caller, _) = listener.accept().await?;
                 connections.fetch_add(1, Ordering::Relaxed);
                 let server = UnixStream::connect(&server).await?;
-                tokio::spawn(carry(caller, server, state.clone(), end.clone()));
+                let carrying = carry(caller, server, state.clone(), end.clone());
+                carriers.spawn("connection", async move {
+                    carrying.await;
+                    Ok(())
+                });
             }
         });
         way
