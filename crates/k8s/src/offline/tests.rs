@@ -233,9 +233,9 @@ fn a_list_of_all_pods_of_a_cluster_is_read() {
 
     let mut text = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
     for number in 0..2_500 {
-        write!(
+        writeln!(
             text,
-            "- {{apiVersion: v1, kind: Pod, metadata: {{name: p{number}}}, spec: {{x: [{}]}}}}\n",
+            "- {{apiVersion: v1, kind: Pod, metadata: {{name: p{number}}}, spec: {{x: [{}]}}}}",
             "a,".repeat(100)
         )
         .expect("a text");

@@ -79,9 +79,12 @@ impl Input {
             // By itself each file says which line of it is wrong.
             let mut alone = self.files.iter().zip(&texts);
             let found = alone.find_map(|(file, text)| Some((file, run(text).err()?)));
-            found.map_or(anyhow::Error::new(error), |(file, error)| {
-                anyhow::Error::new(error).context(file.display().to_string())
-            })
+            match found {
+                Some((file, error)) => {
+                    anyhow::Error::new(error).context(file.display().to_string())
+                }
+                None => error.into(),
+            }
         })?;
         let (mut told, mut failures) = (String::new(), 0);
         for report in &reports {

@@ -250,6 +250,20 @@ async fn the_bundle_is_shown_whole() {
     assert_eq!(ask(&server, "server bundle count").ok(), "1 bundle\n");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn older_guides_give_one_lifetime() {
+    let server = TestServer::start().await;
+    let created = ask(&server, &format!("{CREATE} -ttl 3600")).ok();
+    for line in [
+        "X509-SVID TTL           : 3600",
+        "JWT-SVID TTL            : 3600",
+    ] {
+        assert!(created.contains(line), "{created}");
+    }
+    let both = ask(&server, &format!("{CREATE} -ttl 3600 -jwtSVIDTTL 60")).failed();
+    assert!(both.contains("cannot be used with"), "{both}");
+}
+
 /// As guides exchange bundles: shown by one server, set on another.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bundle_of_another_trust_domain_is_set() {

@@ -40,6 +40,10 @@ struct Fields {
     /// Lifetime of JWT-SVIDs in seconds [default: the server's]
     #[arg(long = "jwtSVIDTTL", value_name = "SECONDS", value_parser = clap::value_parser!(i32).range(0..))]
     jwt_svid_ttl: Option<i32>,
+    /// Both lifetimes, as older guides have it
+    #[arg(long = "ttl", value_name = "SECONDS", hide = true, conflicts_with_all = ["x509_svid_ttl", "jwt_svid_ttl"],
+          value_parser = clap::value_parser!(i32).range(0..))]
+    ttl: Option<i32>,
     /// A foreign trust domain whose bundle the workload receives; may be given again
     #[arg(long = "federatesWith", value_name = "TRUST DOMAIN")]
     federates_with: Vec<TrustDomain>,
@@ -245,8 +249,8 @@ impl Fields {
             spiffe_id: Some(wire_id(spiffe_id)),
             parent_id: Some(wire_id(&parent_id)),
             selectors: self.selectors.iter().map(Into::into).collect(),
-            x509_svid_ttl: self.x509_svid_ttl.unwrap_or(0),
-            jwt_svid_ttl: self.jwt_svid_ttl.unwrap_or(0),
+            x509_svid_ttl: self.x509_svid_ttl.or(self.ttl).unwrap_or(0),
+            jwt_svid_ttl: self.jwt_svid_ttl.or(self.ttl).unwrap_or(0),
             federates_with: self
                 .federates_with
                 .iter()
