@@ -167,10 +167,8 @@ mod tests {
             let status = json!({ "kind": "Status", "status": "Failure", "code": code });
             let body = if code == 200 { list } else { status };
             let body = Body::from(body.to_string().into_bytes());
-            Response::builder()
-                .status(code)
-                .body(body)
-                .map_or_else(|error| panic!("a response: {error}"), Ok::<_, Infallible>)
+            let response = Response::builder().status(code).body(body);
+            Ok::<_, Infallible>(response.unwrap())
         });
         Client::new(service, "default")
     }
