@@ -1,5 +1,7 @@
 //! CTL-20: the trust bundle as the `caBundle` of what asks for it by a label, and by the replica that leads alone.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -42,7 +44,7 @@ impl Place {
             let right = stage.domain.server_cli(&["bundle", "show"]).await?;
             for there in self.there().await? {
                 let pem = String::from_utf8(STANDARD.decode(&there)?)?;
-                ensure!(pem.trim() == right.trim(), "{pem}");
+                ensure!(certificates(&pem) == certificates(&right), "{pem}");
             }
             Ok(Some(()))
         })
@@ -69,6 +71,12 @@ impl Place {
         self.api.patch(&self.name, &params, &patch).await?;
         Ok(())
     }
+}
+
+/// The order in which they stand is of no importance.
+fn certificates(pem: &str) -> BTreeSet<&str> {
+    let all = pem.split_inclusive("-----END CERTIFICATE-----");
+    all.map(str::trim).filter(|one| !one.is_empty()).collect()
 }
 
 /// One of each kind, called after `name`.
