@@ -47,7 +47,7 @@ fn sidecar(annotations: &Value, args: &[&str]) -> Result<Value> {
 }
 
 #[test]
-fn envoy_takes_every_bootstrap() -> Result<()> {
+fn inj_09_envoy_takes_every_bootstrap() -> Result<()> {
     let upstreams = "backend.shop:8080=shop/backend|shop/backend-2, \
         tcp://db.shop:5432=spiffe://other.org/db 7000=10.0.0.1:7000=shop/x, 7001=[fd00::1]:7001=shop/x";
     let many: Vec<String> = (0..40)
@@ -81,7 +81,7 @@ fn envoy_takes_every_bootstrap() -> Result<()> {
 
 /// The check above can fail: Envoy refuses an unknown field and an unknown secret source.
 #[test]
-fn envoy_refuses_a_wrong_bootstrap() -> Result<()> {
+fn inj_09_envoy_refuses_a_wrong_bootstrap() -> Result<()> {
     let mut sidecar = sidecar(&json!({}), &[])?;
     let text = sidecar["args"][1].as_str().context("a bootstrap")?;
     let wrong = text.replace("initial_fetch_timeout", "initial_fetch_timeouts");

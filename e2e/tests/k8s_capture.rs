@@ -143,7 +143,7 @@ async fn says(place: &Place, address: SocketAddr, expected: &str) -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn captured_pods_speak_mtls_and_nobody_else_gets_in() -> Result<()> {
+async fn inj_14_captured_pods_speak_mtls_and_nobody_else_gets_in() -> Result<()> {
     if let Some(why) = unable() {
         skipped(why);
         return Ok(());
@@ -263,7 +263,7 @@ async fn nothing_comes_back_for_ever(shop: &Shop) -> Result<()> {
 
 /// The kubelet has no SVID, and sees the app's health all the same; and nothing else of the app.
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_get_through() -> Result<()> {
+async fn inj_13_probes_get_through() -> Result<()> {
     if let Some(why) = unable() {
         skipped(why);
         return Ok(());

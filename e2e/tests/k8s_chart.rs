@@ -229,7 +229,7 @@ fn pod(namespace: &str, label: Option<&str>, annotation: Option<&str>) -> Value 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_injector_that_is_away_holds_up_only_pods_that_asked() -> Result<()> {
+async fn inj_02_an_injector_that_is_away_holds_up_only_pods_that_asked() -> Result<()> {
     let cluster = prepared().await?;
     let configuration = rendered(&json!({}))
         .await?

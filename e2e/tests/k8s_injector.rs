@@ -63,7 +63,7 @@ async fn warnings(client: &Client, namespace: &str, pod: &Pod, dry_run: bool) ->
 
 /// INJ-03: whoever makes the pod, whoever owns it and whoever watches the figures is told.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_cannot_be_injected_is_told_of_and_let_through() -> Result<()> {
+async fn inj_03_a_pod_that_cannot_be_injected_is_told_of_and_let_through() -> Result<()> {
     let cluster = Cluster::shared().await?;
     let client = cluster.client()?;
     let server = TestServer::start().await;
@@ -134,7 +134,7 @@ async fn a_pod_that_cannot_be_injected_is_told_of_and_let_through() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_strict_injector_denies_what_it_cannot_inject() -> Result<()> {
+async fn inj_03_a_strict_injector_denies_what_it_cannot_inject() -> Result<()> {
     let cluster = Cluster::shared().await?;
     let client = cluster.client()?;
     let server = TestServer::start().await;
@@ -214,7 +214,7 @@ async fn load(pods: Api<Pod>, stop: Arc<AtomicBool>) -> (usize, Vec<String>) {
 
 /// INJ-15: an SVID of the agent's, under one authority after the other, and the API server trusts each.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_admission_fails_while_the_authorities_of_its_svid_change() -> Result<()> {
+async fn as_34_no_admission_fails_while_the_authorities_of_its_svid_change() -> Result<()> {
     let cluster = Cluster::shared().await?;
     let client = cluster.client()?;
     let own = cluster.namespace("agent", &[]).await?;

@@ -141,7 +141,7 @@ fn cases() -> Vec<(&'static str, Value)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_from_the_policy_is_a_pod_from_the_injector() -> Result<()> {
+async fn inj_19_a_pod_from_the_policy_is_a_pod_from_the_injector() -> Result<()> {
     let cluster = Cluster::shared().await?;
     let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
     let namespace = cluster.namespace("policy", &restricted).await?;

@@ -73,7 +73,7 @@ fn k1_csi_07_a_stock_client_gets_its_svid_by_a_volume_it_cannot_write_to_and_its
 }
 
 #[test]
-fn k1_an_app_reads_its_svid_from_files_that_are_there_when_it_starts() -> Result<()> {
+fn k1_inj_08_an_app_reads_its_svid_from_files_that_are_there_when_it_starts() -> Result<()> {
     scene::on(async |scene: &Scene| {
         // Prints the ID when key and certificate belong together and the bundle vouches for them.
         let script = "shim svid /run/signet/files";

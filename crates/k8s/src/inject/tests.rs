@@ -45,7 +45,7 @@ fn code(pod: &Value) -> &'static str {
 
 /// INJ-01: pod beats namespace, label beats annotation, and of a namespace only the label counts.
 #[test]
-fn who_asks() {
+fn inj_01_who_asks() {
     let values = [None, Some("enabled"), Some("disabled")];
     for (label, annotation) in values
         .iter()
@@ -104,7 +104,7 @@ fn which_mode() {
 
 /// INJ-02, again in code.
 #[test]
-fn namespaces_that_are_never_touched() {
+fn inj_02_namespaces_that_are_never_touched() {
     let rules = Rules {
         own_namespace: "spire-system".to_owned(),
         excluded_namespaces: vec!["legacy".to_owned()],
@@ -136,7 +136,7 @@ fn namespaces_that_are_never_touched() {
 
 /// INJ-03: one pod for every refusal.
 #[test]
-fn every_refusal_has_its_pod() {
+fn inj_03_inj_07_every_refusal_has_its_pod() {
     let spec = |mode, key: &str, value: Value| {
         let mut pod = asking(mode);
         pod["spec"][key] = value;
@@ -237,7 +237,7 @@ fn what_was_added_since_is_completed() {
 
 /// INJ-05.
 #[test]
-fn drift_is_told() {
+fn inj_05_drift_is_told() {
     let rules = Rules::default();
     let fresh = asking("envoy");
     assert_eq!(check(&fresh, &shop(), &rules), Drift::Missing);

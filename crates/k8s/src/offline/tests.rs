@@ -39,7 +39,7 @@ fn inject(text: &str) -> (String, Vec<Report>) {
 }
 
 #[test]
-fn untouched_documents_stay_and_changed_ones_keep_their_comments() {
+fn inj_18_untouched_documents_stay_and_changed_ones_keep_their_comments() {
     let (text, reports) = inject(STREAM);
     assert_eq!(reports.len(), 1);
     assert_eq!(
@@ -144,7 +144,7 @@ fn ambiguous_texts_are_quoted() {
 }
 
 #[test]
-fn every_kind_that_makes_pods() {
+fn inj_18_every_kind_that_makes_pods() {
     for (version, kind, place) in [
         ("v1", "Pod", ""),
         ("v1", "ReplicationController", "/spec/template"),
@@ -290,7 +290,7 @@ proptest! {
 
 /// INJ-18: custom resources, by the paths that are given.
 #[test]
-fn custom_resources_by_path() {
+fn inj_18_custom_resources_by_path() {
     const ROLLOUT: &str = "\
 apiVersion: argoproj.io/v1alpha1
 kind: Rollout

@@ -118,7 +118,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn a_patch_adds_what_is_documented_and_nothing_else(pod in pod(), rules in any_rules()) {
+    fn k4_a_patch_adds_what_is_documented_and_nothing_else(pod in pod(), rules in any_rules()) {
         if let Some(patched) = injected(&pod, &rules) {
             for operation in &patched.patch.0 {
                 prop_assert!(is_documented(operation, &pod), "{operation:?}");
@@ -130,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn twice_is_once(pod in pod(), rules in any_rules()) {
+    fn k4_twice_is_once(pod in pod(), rules in any_rules()) {
         if let Some(patched) = injected(&pod, &rules) {
             let again = inject(&patched.pod, &Namespace::named("shop"), &rules);
             prop_assert_eq!(again.code(), "already_injected");
@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn in_and_out_is_nothing(pod in pod(), rules in any_rules()) {
+    fn k4_in_and_out_is_nothing(pod in pod(), rules in any_rules()) {
         if let Some(patched) = injected(&pod, &rules) {
             let out = uninject(&patched.pod).expect("a status");
             prop_assert_eq!(out.to_string(), pod.to_string());
@@ -158,7 +158,7 @@ proptest! {
     }
 
     #[test]
-    fn restricted_stays_restricted(pod in pod(), rules in any_rules()) {
+    fn k4_inj_10_restricted_stays_restricted(pod in pod(), rules in any_rules()) {
         if let Some(patched) = injected(&pod, &rules) {
             let before: BTreeSet<String> = pss::violations(&pod).into_iter().collect();
             let after: BTreeSet<String> = pss::violations(&patched.pod).into_iter().collect();

@@ -19,7 +19,7 @@ fn found(handler: &Value) -> Option<Probe> {
 }
 
 #[test]
-fn handlers_of_every_kind() {
+fn inj_13_handlers_of_every_kind() {
     let http = |path: &str, tls| Check::Http {
         path: path.to_owned(),
         tls,
@@ -75,7 +75,7 @@ fn names_are_of_the_own_container() {
 }
 
 #[test]
-fn headers_stay_and_hooks_are_found() {
+fn inj_13_headers_stay_and_hooks_are_found() {
     let headers = json!([{"name": "X", "value": "1"}]);
     let get =
         json!({"httpGet": {"path": "/x", "port": 8080, "scheme": "HTTPS", "httpHeaders": headers}});

@@ -71,7 +71,7 @@ fn nothing_changes_without_the_annotation() {
 
 /// A probe that another webhook adds later is pointed to Envoy as well; the first stay as they are.
 #[test]
-fn probes_are_merged_when_injected_again() {
+fn inj_13_probes_are_merged_when_injected_again() {
     let mut pod = captured(&[]);
     pod["spec"]["containers"][0]["readinessProbe"] =
         json!({"tcpSocket": {"port": 8080}, "periodSeconds": 2});

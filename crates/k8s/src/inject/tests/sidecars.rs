@@ -4,7 +4,7 @@ use super::*;
 
 /// INJ-06: by version, by pod.
 #[test]
-fn native_sidecars_where_they_exist() {
+fn inj_06_native_sidecars_where_they_exist() {
     for (server, kubelet, native) in [
         ("v1.28.9", "v1.28.9", false),
         ("v1.29.0", "v1.28.3", false),
@@ -65,7 +65,7 @@ fn annotations_of_which_nothing_comes_are_told() {
 
 /// INJ-12: what is wrong warns, and the pod still comes out.
 #[test]
-fn wrong_resources_warn() {
+fn inj_12_wrong_resources_warn() {
     let pod = with(
         "envoy",
         &[
@@ -127,7 +127,7 @@ fn envoy_goes_on_for_its_grace_period() {
 
 /// INJ-11.
 #[test]
-fn openshift_assigns_the_user() {
+fn inj_11_openshift_assigns_the_user() {
     let mut namespace = shop();
     namespace.annotations.insert(
         "openshift.io/sa.scc.uid-range".to_owned(),
@@ -144,7 +144,7 @@ fn openshift_assigns_the_user() {
 }
 
 #[test]
-fn pull_secrets_are_merged() {
+fn inj_12_pull_secrets_are_merged() {
     let mut pod = asking("envoy");
     pod["spec"]["imagePullSecrets"] = json!([{"name": "a"}]);
     let mut rules = Rules::default();
@@ -163,7 +163,7 @@ fn pull_secrets_are_merged() {
 
 /// INJ-20.
 #[test]
-fn a_container_with_the_image_auto_is_merged() {
+fn inj_20_a_container_with_the_image_auto_is_merged() {
     let mut pod = asking("envoy");
     let own = json!({"name": "signet-envoy", "image": "auto", "env": [{"name": "X", "value": "1"}], "resources": {"limits": {"cpu": "1"}}});
     pod["spec"]["containers"]

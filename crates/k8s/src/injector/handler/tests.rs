@@ -94,7 +94,7 @@ fn refused() -> Value {
 
 /// INJ-21: updates, subresources and other kinds are let through as they are.
 #[tokio::test]
-async fn only_new_pods_are_changed() {
+async fn inj_21_only_new_pods_are_changed() {
     let scene = Scene::new(true);
     for (index, answer) in [
         scene
@@ -126,7 +126,7 @@ async fn only_new_pods_are_changed() {
 
 /// INJ-03: a warning, an Event on the controller, and a figure.
 #[tokio::test]
-async fn a_refusal_is_told_to_everybody() {
+async fn inj_03_a_refusal_is_told_to_everybody() {
     let mut scene = Scene::new(false);
     let answer = scene
         .ask(|request| request.object = Some(refused()))
