@@ -173,7 +173,7 @@ async fn inj_14_captured_pods_speak_mtls_and_nobody_else_gets_in() -> Result<()>
         says(&shop.frontend.place, address, "hello nobody").await?;
     }
 
-    // The app of the other pod connects as ever, and is known by its SVID. An Envoy is ready before it has one.
+    // The app of the other pod connects as ever, and is known by its SVID.
     let [first, _] = shop.at(8080);
     wait::until("both Envoys to have their SVIDs", || async {
         let answer = shop.frontend.place.get(first, "/").await?;

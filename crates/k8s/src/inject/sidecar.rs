@@ -47,7 +47,7 @@ pub(crate) fn envoy(
     );
     let args = [
         "--config-yaml".to_owned(),
-        bootstrap::to_argument(&bootstrap),
+        bootstrap,
         "--service-cluster".to_owned(),
         format!("{}/{account}", namespace.name),
         "--service-node".to_owned(),

@@ -1,8 +1,6 @@
 //! What Envoy has more when connections are redirected to it: it looks up where they were to go.
 
-use serde_json::{Value, json};
-
-use super::{inbound_chain, public_address, socket_address, typed};
+use super::{Json, inbound_chain, object, public_address, socket_address, typed};
 use crate::inject::annotations::{Protocol, Wanted};
 use crate::inject::captured::Captured;
 use crate::inject::rules::Rules;
@@ -18,7 +16,7 @@ pub(super) fn inbound(
     app_port: Option<u16>,
     captured: &Captured,
     rules: &Rules,
-) -> Value {
+) -> Json {
     let chain = |port: &u16| {
         // What the annotations say of the app's protocol is said of its one port; bytes are right for all others.
         let protocol = if Some(*port) == app_port {
@@ -27,51 +25,58 @@ pub(super) fn inbound(
             Protocol::Tcp
         };
         let name = format!("{INBOUND}_{port}");
-        let mut chain = inbound_chain(&name, INBOUND, protocol, &wanted.allow, rules);
-        chain["name"] = json!(name);
-        chain["filter_chain_match"] = json!({"destination_port": port});
-        chain
+        inbound_chain(&name, INBOUND, protocol, &wanted.allow, rules)
+            .with("name", &name)
+            .with("filter_chain_match", &object! {"destination_port": port})
     };
-    let chains: Vec<Value> = captured.ports.iter().map(chain).collect();
-    json!({
+    let chains: Vec<Json> = captured.ports.iter().map(chain).collect();
+    object! {
         "name": INBOUND,
         "address": public_address(rules, rules.envoy.capture_port),
         "listener_filters": [original_destination()],
         "filter_chains": chains,
-    })
+    }
 }
 
-/// The listener of an upstream, for redirected connections as well.
-pub(super) fn outbound(mut listener: Value, upstream: &Upstream, rules: &Rules) -> Value {
+/// The listener of an upstream, with its one chain of filters, for redirected connections as well.
+pub(super) fn outbound(
+    mut listener: Json,
+    mut chain: Json,
+    upstream: &Upstream,
+    rules: &Rules,
+) -> Json {
     // Redirected connections come to the loopback address of their family.
     if rules.envoy.listen_address.contains(':') {
         let address = socket_address("::1", upstream.local_port);
-        listener["additional_addresses"] = json!([{"address": address}]);
+        listener = listener.with("additional_addresses", &[object! {"address": address}]);
     }
     if let Some(net) = upstream.network() {
-        listener["listener_filters"] = json!([original_destination()]);
+        listener = listener.with("listener_filters", &[original_destination()]);
         // Again: nothing but what was redirected, or it would come back for ever.
-        listener["filter_chains"][0]["filter_chain_match"] = json!({
-            "destination_port": upstream.port,
-            "prefix_ranges": [{"address_prefix": net.address().to_string(), "prefix_len": net.bits()}],
-        });
+        let prefix = object! {
+            "address_prefix": net.address().to_string(),
+            "prefix_len": u32::from(net.bits()),
+        };
+        let only = object! {"destination_port": upstream.port, "prefix_ranges": [prefix]};
+        chain = chain.with("filter_chain_match", &only);
     }
-    listener
+    listener.with("filter_chains", &[chain])
 }
 
 /// Goes on to where the connection was to go before it was redirected.
-pub(super) fn original_cluster(name: &str) -> Value {
-    json!({
+pub(super) fn original_cluster(name: &str) -> Json {
+    object! {
         "name": name,
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "5s",
-    })
+    }
 }
 
-fn original_destination() -> Value {
-    json!({
+fn original_destination() -> Json {
+    let kind = "filters.listener.original_dst.v3.OriginalDst";
+    object! {
         "name": "envoy.filters.listener.original_dst",
-        "typed_config": typed("filters.listener.original_dst.v3.OriginalDst", json!({})),
-    })
+        "typed_config": typed(kind, object! {}),
+    }
 }
