@@ -178,13 +178,13 @@ fn fresh(pod: Value, mode: Mode, namespace: &Namespace, rules: &Rules) -> Result
         None => None,
     };
     let additions = Additions::plan(&edit.pod, mode, namespace, rules)?;
-    let status = apply::apply(&mut edit, &additions, overlay)?;
+    let (status, warnings) = apply::apply(&mut edit, additions, overlay)?;
     let (pod, patch) = edit.finish();
     Ok(Outcome::Patched(Box::new(Patched {
         pod,
         patch,
         status,
-        warnings: additions.warnings,
+        warnings,
     })))
 }
 

@@ -35,19 +35,24 @@ pub(crate) struct Additions {
 impl Additions {
     /// A short hash of everything that could be added.
     pub(crate) fn hash(&self) -> String {
-        let all = (
-            self.mode,
-            &self.volumes,
-            &self.sidecar,
-            self.native,
-            &self.mount,
-            &self.env,
-            &self.pull_secrets,
-        );
-        let mut all = serde_json::to_vec(&all).unwrap_or_default();
-        // What most pods do not have is not in their hashes.
-        let capture = self.capture.iter();
-        all.extend(capture.flat_map(|(container, _)| container.to_string().into_bytes()));
+        let capture = self.capture.as_ref().map(|(container, _)| container);
+        let mut all = Vec::with_capacity(16 * 1024);
+        text(&mut all, self.mode.as_str());
+        all.push(u8::from(self.native));
+        for part in [
+            self.sidecar.as_ref(),
+            self.mount.as_ref(),
+            self.env.as_ref(),
+            capture,
+        ] {
+            bytes(&mut all, part.unwrap_or(&Value::Null));
+        }
+        self.volumes
+            .iter()
+            .for_each(|volume| bytes(&mut all, volume));
+        self.pull_secrets
+            .iter()
+            .for_each(|secret| text(&mut all, secret));
         let digest = digest::digest(&digest::SHA256, &all);
         identity::hex(&digest.as_ref()[..8])
     }
@@ -137,6 +142,33 @@ impl Additions {
         }
         Ok(())
     }
+}
+
+/// A value as it is, to be hashed: as JSON, the bootstrap in it would be escaped once more.
+fn bytes(all: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::String(string) => text(all, string),
+        Value::Array(items) => {
+            all.push(b'[');
+            items.iter().for_each(|item| bytes(all, item));
+            all.push(b']');
+        }
+        Value::Object(members) => {
+            all.push(b'{');
+            for (name, value) in members {
+                text(all, name);
+                bytes(all, value);
+            }
+            all.push(b'}');
+        }
+        plain => all.extend(plain.to_string().into_bytes()),
+    }
+}
+
+/// With its length, so that no two rows of texts are alike.
+fn text(all: &mut Vec<u8>, text: &str) {
+    all.extend(text.len().to_be_bytes());
+    all.extend(text.as_bytes());
 }
 
 /// The name of the mode's sidecar.

@@ -30,12 +30,13 @@ pub(crate) fn take_overlay(edit: &mut Edit, name: &str) -> Result<Option<Overlay
     Ok(None)
 }
 
-/// Adds everything to a pod that has nothing of ours but perhaps an overlay, already taken out.
+/// Adds everything to a pod that has nothing of ours but perhaps an overlay, already taken out. Gives what was done, and the
+/// warnings about it.
 pub(crate) fn apply(
     edit: &mut Edit,
-    additions: &Additions,
+    mut additions: Additions,
     overlay: Option<Overlay>,
-) -> Result<Status, Refusal> {
+) -> Result<(Status, Vec<String>), Refusal> {
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         mode: additions.mode,
@@ -49,10 +50,10 @@ pub(crate) fn apply(
         probes: Vec::new(),
         overlay,
     };
-    add_volumes(edit, additions, &mut status)?;
-    add_to_containers(edit, additions, &mut status)?;
-    repoint(edit, additions, &mut status)?;
-    add_sidecar(edit, additions, &mut status)?;
+    add_volumes(edit, &mut additions, &mut status)?;
+    add_to_containers(edit, &additions, &mut status)?;
+    repoint(edit, &additions, &mut status)?;
+    add_sidecar(edit, &mut additions, &mut status)?;
     for secret in &additions.pull_secrets {
         let there = list(&edit.pod, "imagePullSecrets").any(|there| name_of(there) == secret);
         if !there {
@@ -65,18 +66,23 @@ pub(crate) fn apply(
         STATUS,
         json!(status.to_text()),
     )?;
-    Ok(status)
+    Ok((status, additions.warnings))
 }
 
-fn add_volumes(edit: &mut Edit, additions: &Additions, status: &mut Status) -> Result<(), Refusal> {
-    for volume in &additions.volumes {
-        let there = list(&edit.pod, "volumes").find(|there| name_of(there) == name_of(volume));
+fn add_volumes(
+    edit: &mut Edit,
+    additions: &mut Additions,
+    status: &mut Status,
+) -> Result<(), Refusal> {
+    for volume in additions.volumes.drain(..) {
+        let name = name_of(&volume).to_owned();
+        let there = list(&edit.pod, "volumes").find(|there| name_of(there) == name);
         match there {
-            Some(there) if contains(there, volume) => {}
-            Some(_) => return Err(Refusal::VolumeNameTaken(name_of(volume).to_owned())),
+            Some(there) if contains(there, &volume) => {}
+            Some(_) => return Err(Refusal::VolumeNameTaken(name)),
             None => {
-                edit.append(&["spec", "volumes"], volume.clone())?;
-                status.volumes.push(name_of(volume).to_owned());
+                edit.append(&["spec", "volumes"], volume)?;
+                status.volumes.push(name);
             }
         }
     }
@@ -152,8 +158,12 @@ fn refuse_taken(container: &Value, mount: &Value) -> Result<(), Refusal> {
 }
 
 /// A native sidecar goes before the pod's own init containers, an ordinary one before its containers.
-fn add_sidecar(edit: &mut Edit, additions: &Additions, status: &mut Status) -> Result<(), Refusal> {
-    let Some(mut container) = additions.sidecar.clone() else {
+fn add_sidecar(
+    edit: &mut Edit,
+    additions: &mut Additions,
+    status: &mut Status,
+) -> Result<(), Refusal> {
+    let Some(mut container) = additions.sidecar.take() else {
         return Ok(());
     };
     if let Some(overlay) = &status.overlay {
@@ -179,9 +189,9 @@ fn add_sidecar(edit: &mut Edit, additions: &Additions, status: &mut Status) -> R
         status.containers.push(name);
     }
     // Before everything: no connection comes or goes unseen.
-    if let Some((capture, _)) = &additions.capture {
-        edit.prepend(&["spec", "initContainers"], capture.clone())?;
-        status.init_containers.push(name_of(capture).to_owned());
+    if let Some((capture, _)) = additions.capture.take() {
+        status.init_containers.push(name_of(&capture).to_owned());
+        edit.prepend(&["spec", "initContainers"], capture)?;
     }
     Ok(())
 }

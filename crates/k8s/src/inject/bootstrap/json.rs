@@ -21,7 +21,10 @@ pub(super) use object;
 
 impl Json {
     pub(super) fn object() -> Self {
-        Self("{}".to_owned())
+        // Most are smaller: growing by doubling would copy each of them several times.
+        let mut text = String::with_capacity(256);
+        text.push_str("{}");
+        Self(text)
     }
 
     /// A string that the kubelet is to find, with nothing in it that JSON would escape.
@@ -56,18 +59,17 @@ impl Part for Json {
 
 impl Part for str {
     fn write(&self, text: &mut String) {
+        let special = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\' | b'$');
         text.push('"');
-        let mut plain = 0;
-        for (at, c) in self.char_indices() {
-            if c >= ' ' && !matches!(c, '"' | '\\' | '$') {
-                continue;
-            }
-            text.push_str(&self[plain..at]);
+        let mut rest = self;
+        // All of them are ASCII, so that a text is never cut within a character.
+        while let Some(at) = rest.bytes().position(special) {
+            text.push_str(&rest[..at]);
             // Writing into a string does not fail.
-            let _ = write!(text, "\\u{:04x}", u32::from(c));
-            plain = at + c.len_utf8();
+            let _ = write!(text, "\\u{:04x}", rest.as_bytes()[at]);
+            rest = &rest[at + 1..];
         }
-        text.push_str(&self[plain..]);
+        text.push_str(rest);
         text.push('"');
     }
 }
@@ -138,7 +140,7 @@ mod tests {
     fn it_is_what_json_would_be() {
         let list = vec![object! {}, object! {"deep": [1_u16, 2]}];
         let made = object! {"a": "x", "b": list, "c": true, "d": 0o600_u32, "e": [] as [u16; 0]};
-        let read: Value = serde_json::from_str(&made.clone().into_text()).expect("JSON");
+        let read: Value = serde_json::from_str(&made.into_text()).expect("JSON");
         let expected = json!({"a": "x", "b": [{}, {"deep": [1, 2]}], "c": true, "d": 384, "e": []});
         assert_eq!(read, expected);
         let text = object! {"at": Json::verbatim("$(POD)")}.into_text();
