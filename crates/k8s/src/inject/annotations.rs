@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::SOCKET_VARIABLE;
 use super::captured::Asked;
 use super::quantity::Quantity;
 use super::reason::Refusal;
@@ -24,6 +25,15 @@ pub(crate) use self::table::{CAPTURE, UPSTREAMS};
 
 /// `terminationGracePeriodSeconds` of a pod that does not say.
 const GRACE_OF_PODS: u64 = 30;
+/// Variables by which a value would become code (as `LD_…` would), or that the injector sets: the address stands in
+/// Envoy's configuration, the socket says whose identity is fetched.
+const RESERVED: [&str; 5] = [
+    "GLIBC_TUNABLES",
+    "PATH",
+    "POD_NAME",
+    "SIGNET_POD_IP",
+    SOCKET_VARIABLE,
+];
 
 /// What the app speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +273,10 @@ fn protocol(text: &str) -> Result<Protocol, Problem> {
 }
 
 fn image_name(text: &str) -> Result<String, Problem> {
-    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    // A name begins with no dash: whatever handles it later must not take it for an option.
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-/:@[]".contains(c);
+    if !text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') || !text.chars().all(good)
+    {
         return Err(Problem(format!("{text:?} is no image name")));
     }
     Ok(text.to_owned())
@@ -319,6 +332,12 @@ fn environment(text: &str) -> Result<Vec<(String, String)>, Problem> {
             || name.as_bytes()[0].is_ascii_digit()
         {
             return Err(Problem(format!("{item:?}: write NAME=value")));
+        }
+        if name.starts_with("LD_") || RESERVED.contains(&name) {
+            return Err(Problem(format!("{name} cannot be set here: remove it")));
+        }
+        if value.contains('\0') {
+            return Err(Problem(format!("{item:?} has a NUL: remove it")));
         }
         all.insert(name.to_owned(), value.to_owned());
     }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use self::pods::{json_tree, pod};
 
+mod abuse;
 mod pods;
 
 fn rules(native: NativeSidecars, mode: Mode) -> Rules {

@@ -75,7 +75,11 @@ pub(super) fn idle(pod: &Value, mode: Mode) -> Vec<String> {
     for name in ours {
         let known = ANNOTATIONS.iter().find(|known| known.name == name);
         match known {
-            None => warnings.push(format!("annotation {name} does not exist: it does nothing")),
+            None => warnings.push(format!(
+                "annotation {} does not exist: it does nothing",
+                // Not yet validated by the API server.
+                name.escape_debug()
+            )),
             Some(known) if !known.is_read_in(mode) => warnings.push(format!(
                 "annotation {name} does nothing in mode {}, only in {}",
                 mode.as_str(),
@@ -276,7 +280,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         "`NAME=value`, separated by commas",
         "none",
         "TZ=UTC",
-        "More environment for the sidecar.",
+        "More environment for the sidecar; not `PATH`, `LD_…`, `GLIBC_TUNABLES` or what the injector sets.",
     ),
     row(
         CPU_REQUEST,

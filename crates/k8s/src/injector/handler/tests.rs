@@ -8,6 +8,8 @@ use tokio::sync::mpsc::Receiver;
 use super::*;
 use crate::admission::review::Kind;
 
+mod bypass;
+
 /// An API server that knows the namespace `late` and no other.
 fn client() -> Client {
     let service = tower::service_fn(|request: http::Request<Body>| async move {
@@ -36,13 +38,18 @@ struct Scene {
 
 impl Scene {
     fn new(strict: bool) -> Self {
-        let metrics = Metrics::with_labels("signet_injector", &[]);
-        let (events, notices) = Events::queue(&metrics);
-        let namespaces = Namespaces::of(vec![Namespace::named("shop")], client());
-        let (_, rules) = watch::channel(Arc::new(Rules {
+        let rules = Rules {
             strict,
             ..Rules::default()
-        }));
+        };
+        Self::of(rules, vec![Namespace::named("shop")])
+    }
+
+    fn of(rules: Rules, namespaces: Vec<Namespace>) -> Self {
+        let metrics = Metrics::with_labels("signet_injector", &[]);
+        let (events, notices) = Events::queue(&metrics);
+        let namespaces = Namespaces::of(namespaces, client());
+        let (_, rules) = watch::channel(Arc::new(rules));
         Self {
             injector: Injector::new(rules, namespaces, events, metrics.clone()),
             notices,
