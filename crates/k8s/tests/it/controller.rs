@@ -138,7 +138,7 @@ impl Loop {
         holds: impl Fn(&BTreeMap<String, String>) -> bool,
         what: &str,
     ) -> BTreeMap<String, String> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(240);
         loop {
             let entries = self.entries().await;
             if holds(&entries) {
