@@ -146,7 +146,7 @@ fn refuse_taken(container: &Value, mount: &Value) -> Result<(), Refusal> {
     let path = mount["mountPath"].as_str().unwrap_or_default();
     let taken = items(container, "volumeMounts").any(|there| {
         let there = there["mountPath"].as_str().unwrap_or_default();
-        there.trim_end_matches('/') == path
+        steps(there) == steps(path)
     });
     if taken {
         return Err(Refusal::MountPathTaken {
@@ -155,6 +155,19 @@ fn refuse_taken(container: &Value, mount: &Value) -> Result<(), Refusal> {
         });
     }
     Ok(())
+}
+
+/// A path as the kubelet goes it: `//a/./b/../c` leads where `/a/c` does.
+fn steps(path: &str) -> Vec<&str> {
+    let mut steps = Vec::new();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    steps
 }
 
 /// A native sidecar goes before the pod's own init containers, an ordinary one before its containers.

@@ -70,6 +70,10 @@ async fn a_long_queue_leaves_the_core_to_others_between_turns() {
 }
 
 /// How many pods there are unless `SIGNET_CROWD` says otherwise.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "who runs a test by hand says how large"
+)]
 fn size() -> usize {
     std::env::var("SIGNET_CROWD").map_or(5000, |text| text.parse().expect("a number of pods"))
 }

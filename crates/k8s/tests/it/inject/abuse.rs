@@ -296,6 +296,11 @@ fn hostile_pods() -> Vec<(&'static str, Value, &'static str)> {
         ),
         ("files", mount("/run/signet/files/"), "mount_path_taken"),
         (
+            "files",
+            mount("//run/x/../signet/./files"),
+            "mount_path_taken",
+        ),
+        (
             "envoy",
             app(json!({"ports": [{"containerPort": 8443}]})),
             "port_taken",
