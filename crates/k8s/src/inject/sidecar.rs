@@ -170,20 +170,11 @@ fn resources(resources: &Resources) -> Option<Value> {
     (!all.is_empty()).then_some(Value::Object(all))
 }
 
-/// Our variables and the annotation's; where they have one name, the annotation's counts.
-fn environment(ours: Vec<Value>, wanted: &Wanted) -> Value {
-    let given = |name: &Value| wanted.env.iter().any(|(given, _)| name == given);
-    let mut all: Vec<Value> = ours
-        .into_iter()
-        .filter(|ours| !given(&ours["name"]))
-        .collect();
-    all.extend(
-        wanted
-            .env
-            .iter()
-            .map(|(name, value)| json!({"name": name, "value": value})),
-    );
-    Value::Array(all)
+/// Our variables and the annotation's, which has none of ours ([`super::annotations`] refuses them).
+fn environment(mut ours: Vec<Value>, wanted: &Wanted) -> Value {
+    let theirs = wanted.env.iter();
+    ours.extend(theirs.map(|(name, value)| json!({"name": name, "value": value})));
+    Value::Array(ours)
 }
 
 /// The agent's socket, as every container that uses it mounts it.
