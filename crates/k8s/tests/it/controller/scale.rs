@@ -4,6 +4,18 @@ use testkit::TestServer;
 
 use super::*;
 
+/// Pods of these numbers go, and as many new ones come.
+async fn exchange(controller: &Loop, numbers: std::ops::Range<usize>) {
+    for n in numbers {
+        controller
+            .tell(Event::Delete(Kind::Pod, pod(&format!("p{n}"))))
+            .await;
+        controller
+            .tell(Event::Apply(Kind::Pod, pod(&format!("late{n}"))))
+            .await;
+    }
+}
+
 /// K5: 5 000 pods; events during the work; the server restarts; nothing is lost, nothing is left over.
 #[tokio::test(flavor = "multi_thread")]
 async fn ctl_07_ctl_18_five_thousand_pods_a_server_restart_and_events_meanwhile() {
@@ -13,26 +25,12 @@ async fn ctl_07_ctl_18_five_thousand_pods_a_server_restart_and_events_meanwhile(
     let started = Instant::now();
     controller.list(&[rule(1, ID)], &pods(PODS)).await;
     // While it works: pods go, and new ones come.
-    for n in 0..100 {
-        controller
-            .tell(Event::Delete(Kind::Pod, pod(&format!("p{n}"))))
-            .await;
-        controller
-            .tell(Event::Apply(Kind::Pod, pod(&format!("late{n}"))))
-            .await;
-    }
+    exchange(&controller, 0..100).await;
     controller
         .until_all(|entries| entries.len() > PODS / 2, "half of the entries")
         .await;
     let dir = server.stop().await;
-    for n in 100..200 {
-        controller
-            .tell(Event::Delete(Kind::Pod, pod(&format!("p{n}"))))
-            .await;
-        controller
-            .tell(Event::Apply(Kind::Pod, pod(&format!("late{n}"))))
-            .await;
-    }
+    exchange(&controller, 100..200).await;
     let server = TestServer::start_in(dir, |_| ()).await;
     let complete = |entries: &BTreeMap<String, String>| {
         let late = entries
